@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash"
 	"math"
 	"unsafe"
@@ -20,6 +21,25 @@ func view(x []float32) []byte {
 		return nil
 	}
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
+}
+
+// LittleEndian gives the little-endian bytes of x, as they lie in a file or on the wire. On a little-endian machine it is x's own
+// memory: read it, do not write to it, and be done before x changes.
+func LittleEndian(x []float32) []byte {
+	if littleEndian {
+		return view(x)
+	}
+	b := make([]byte, 4*len(x))
+	encode(b, x)
+	return b
+}
+
+// FromLittleEndian fills dst from its little-endian bytes. It panics unless src holds exactly 4 bytes for each element of dst.
+func FromLittleEndian(dst []float32, src []byte) {
+	if len(src) != 4*len(dst) {
+		panic(fmt.Sprintf("snapshot: %d bytes for %d floats, want %d", len(src), len(dst), 4*len(dst)))
+	}
+	decode(dst, src)
 }
 
 // encode writes x as little-endian bytes into dst, which is 4*len(x) long.

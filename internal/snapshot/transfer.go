@@ -63,13 +63,7 @@ func (r *Reader) Next(maxBytes int) (Chunk, error) {
 	}
 	rest := sections[r.section][r.element:]
 	part := rest[:min(len(rest), max(maxBytes/4, 1))]
-	var data []byte
-	if littleEndian {
-		data = view(part)
-	} else {
-		data = make([]byte, 4*len(part))
-		encode(data, part)
-	}
+	data := LittleEndian(part)
 	c := Chunk{Offset: r.offset, Data: data, CRC32C: crc32.Checksum(data, castagnoli)}
 	r.element += len(part)
 	r.offset += uint64(len(data))
