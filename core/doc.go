@@ -17,6 +17,6 @@
 //	core.InitHe(net, 1, state)
 //	eng.SetState(state)
 //	grads := eng.NewGradients()
-//	m, err := eng.Train(batch, grads, func(lo, hi int) { /* params[lo:hi] have their gradient */ })
+//	m, err := eng.Train(batch, grads, core.Hooks{Ready: func(lo, hi int) { /* params[lo:hi] have their gradient */ }})
 //	err = eng.Update(grads, core.SGD{LR: 0.1, Momentum: 0.9, WeightDecay: 1e-4})
 package core

@@ -34,6 +34,26 @@ func (c CompileConfig) Validate() error {
 	return nil
 }
 
+// CheckCompile reports what keeps an engine from being compiled, and gives every node's output shape: what an
+// engine's constructor begins with. To train, batch normalisation needs two values or more in a channel: one has
+// no unbiased variance.
+func CheckCompile(n *Network, c CompileConfig) ([]Shape, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	shapes, err := n.Shapes(c.Resolution)
+	if err != nil {
+		return nil, fmt.Errorf("engine: network %s: %w", n.Name, err)
+	}
+	for _, norm := range n.Norms() {
+		if s := shapes[norm.Node]; !c.EvalOnly && c.Batch*s.H*s.W < 2 {
+			return nil, fmt.Errorf("engine: %s at batch %d and resolution %d: %s would normalise over a single value in each channel, which has no variance; use a larger batch or resolution",
+				n.Name, c.Batch, c.Resolution, norm.Name)
+		}
+	}
+	return shapes, nil
+}
+
 // State is everything that training changes, in the canonical layout (see the package comment).
 type State[F Float] struct {
 	Params   []F // ParamLen values
@@ -69,6 +89,15 @@ type Gradients[F Float] struct {
 	Values []F // gradient of the batch's mean loss with respect to every parameter
 	Mean   []F // the batch's mean of every normalised channel
 	Var    []F // the batch's unbiased variance of every normalised channel
+}
+
+// Check reports gradients that do not fit the network.
+func (g *Gradients[F]) Check(n *Network) error {
+	if len(g.Values) != n.ParamLen() || len(g.Mean) != n.NormLen() || len(g.Var) != n.NormLen() {
+		return fmt.Errorf("gradients of %d parameters, %d means, %d variances do not fit %s, which has %d parameters and %d normalised channels",
+			len(g.Values), len(g.Mean), len(g.Var), n.Name, n.ParamLen(), n.NormLen())
+	}
+	return nil
 }
 
 // Batch is a batch of images as an engine takes it.
@@ -111,6 +140,30 @@ type EngineInfo struct {
 	ArenaBytes int64
 }
 
+// Hooks tell Train's caller how far it is. They are called from the goroutine that called Train, must not call the engine,
+// and may be nil.
+type Hooks struct {
+	// Forward is called once, when the forward pass and the loss are done and the backward pass begins.
+	Forward func()
+	// Ready is called each time a run [lo, hi) of the gradient's Values is final. The runs do not overlap and
+	// together cover everything.
+	Ready func(lo, hi int)
+}
+
+// ForwardDone calls Forward if there is one.
+func (h Hooks) ForwardDone() {
+	if h.Forward != nil {
+		h.Forward()
+	}
+}
+
+// Final calls Ready if there is one.
+func (h Hooks) Final(lo, hi int) {
+	if h.Ready != nil {
+		h.Ready(lo, hi)
+	}
+}
+
 // Engine runs one compiled network. Its methods may not run concurrently with one another; all but Info may block
 // for as long as the arithmetic takes. An engine computes every result in an order that depends on the compiled
 // shapes alone, never on the number of threads.
@@ -122,10 +175,8 @@ type Engine[F Float] interface {
 	GetState(s *State[F]) error
 	// NewGradients allocates room for one replica's gradients; a worker keeps one for each replica it hosts.
 	NewGradients() *Gradients[F]
-	// Train runs forward and backward passes on exactly Batch images and fills g, leaving the state as it was. It calls ready from
-	// the calling goroutine each time a run [lo, hi) of g.Values is final; the runs do not overlap and together
-	// cover everything. The images' loss and counts come back.
-	Train(b Batch, g *Gradients[F], ready func(lo, hi int)) (Metrics, error)
+	// Train runs forward and backward passes on exactly Batch images and fills g, leaving the state as it was. The hooks tell how far it is. The images' loss and counts come back.
+	Train(b Batch, g *Gradients[F], h Hooks) (Metrics, error)
 	// Update applies one SGD step with the gradient g.Values, and moves the running statistics towards g.Mean and
 	// g.Var by BNMomentum.
 	Update(g *Gradients[F], h SGD) error
@@ -160,7 +211,8 @@ func CheckBatch(net *Network, c CompileConfig, b Batch, train bool) (int, error)
 }
 
 // Score computes loss and counts from [N, classes] logits: cross-entropy as log-sum-exp in float64, one image
-// after another. A tie is won by the lower class number. With a non-nil grad, it also writes the gradient of the
+// after another. A tie is won by the lower class number, and a NaN beats every number, so an image whose own logit is NaN is
+// never right. With a non-nil grad, it also writes the gradient of the
 // mean loss with respect to the logits.
 func Score[F Float](logits []F, labels []int32, classes int, grad []F) Metrics {
 	m := Metrics{Images: len(labels)}
@@ -169,7 +221,7 @@ func Score[F Float](logits []F, labels []int32, classes int, grad []F) Metrics {
 		top, rank := float64(z[0]), 0
 		for c, v := range z {
 			top = math.Max(top, float64(v))
-			if v > z[label] || (v == z[label] && c < int(label)) {
+			if !(v <= z[label]) || (v == z[label] && c < int(label)) {
 				rank++
 			}
 		}
@@ -181,7 +233,7 @@ func Score[F Float](logits []F, labels []int32, classes int, grad []F) Metrics {
 		if rank == 0 {
 			m.Correct1++
 		}
-		if rank < 5 {
+		if rank < min(5, classes) {
 			m.Correct5++
 		}
 		if grad == nil {
