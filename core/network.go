@@ -221,6 +221,9 @@ func outShape(nd Node, inChannels int, in Shape) (Shape, error) {
 		if nd.Kernel < 1 || nd.Stride < 1 || nd.Pad < 0 {
 			return s, fmt.Errorf("kernel %d, stride %d, padding %d", nd.Kernel, nd.Stride, nd.Pad)
 		}
+		if nd.Op == OpMaxPool && 2*nd.Pad > nd.Kernel {
+			return s, fmt.Errorf("padding %d is more than half of the %d-wide window: a window could see nothing but padding", nd.Pad, nd.Kernel)
+		}
 		s.H = (in.H+2*nd.Pad-nd.Kernel)/nd.Stride + 1
 		s.W = (in.W+2*nd.Pad-nd.Kernel)/nd.Stride + 1
 		if in.H+2*nd.Pad < nd.Kernel || s.H < 1 || s.W < 1 {
