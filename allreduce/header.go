@@ -1,0 +1,167 @@
+package allreduce
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+// Phase is the part of a bucket's reduction that a message belongs to.
+type Phase uint8
+
+const (
+	// PhaseExponents takes the maximum of the blocks' exponent codes.
+	PhaseExponents Phase = 1
+	// PhaseReduceScatter leaves each worker with the sum of one chunk.
+	PhaseReduceScatter Phase = 2
+	// PhaseAllGather brings every sum to every worker.
+	PhaseAllGather Phase = 3
+)
+
+// String returns the phase's name as errors give it.
+func (p Phase) String() string {
+	switch p {
+	case PhaseExponents:
+		return "exponents"
+	case PhaseReduceScatter:
+		return "reduce-scatter"
+	case PhaseAllGather:
+		return "all-gather"
+	}
+	return fmt.Sprintf("phase(%d)", uint8(p))
+}
+
+// Key finds a message among those of one neighbour in one generation.
+type Key struct {
+	Step    uint64
+	Bucket  uint32
+	Phase   Phase
+	Hop     uint16
+	Segment uint32
+}
+
+// Header stands in front of every message; HeaderSize bytes, little-endian:
+//
+//	 0  4  magic "LSR1"
+//	 4  1  phase
+//	 5  1  wire: bits of a value, 32 or 16
+//	 6  2  hop
+//	 8  8  run digest
+//	16  8  generation
+//	24  8  step
+//	32  4  bucket
+//	36  4  segment of the chunk
+//	40  4  replicas of the run
+//	44  2  sender's rank
+//	46  2  size of the ring
+//	48  8  length of the bucket in values
+//	56  8  offset of the payload's first value (exponents: block)
+//	64  4  payload length in bytes
+//	68  4  CRC32C (Castagnoli) of bytes 0..67 and the payload
+type Header struct {
+	Key
+	Run        uint64
+	Generation uint64
+	Wire       Wire
+	Replicas   uint32
+	From       uint16
+	Size       uint16
+	BucketLen  uint64
+	Offset     uint64
+	Length     uint32
+	CRC        uint32
+}
+
+// HeaderSize is the length of an encoded Header in bytes.
+const HeaderSize = 72
+
+const headerMagic = 0x3152534c // "LSR1"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Encode writes the header to b, which has HeaderSize bytes or more.
+func (h *Header) Encode(b []byte) {
+	_ = b[HeaderSize-1] // panics at once when b is too short
+	le := binary.LittleEndian
+	le.PutUint32(b, headerMagic)
+	b[4] = byte(h.Phase)
+	b[5] = byte(h.Wire)
+	le.PutUint16(b[6:], h.Hop)
+	le.PutUint64(b[8:], h.Run)
+	le.PutUint64(b[16:], h.Generation)
+	le.PutUint64(b[24:], h.Step)
+	le.PutUint32(b[32:], h.Bucket)
+	le.PutUint32(b[36:], h.Segment)
+	le.PutUint32(b[40:], h.Replicas)
+	le.PutUint16(b[44:], h.From)
+	le.PutUint16(b[46:], h.Size)
+	le.PutUint64(b[48:], h.BucketLen)
+	le.PutUint64(b[56:], h.Offset)
+	le.PutUint32(b[64:], h.Length)
+	le.PutUint32(b[68:], h.CRC)
+}
+
+// DecodeHeader reads a header from the first HeaderSize bytes of b. It checks
+// form, not content: lengths within bounds, a known phase and wire.
+func DecodeHeader(b []byte) (Header, error) {
+	var h Header
+	if len(b) < HeaderSize {
+		return h, fmt.Errorf("allreduce: message of %d bytes is shorter than its header of %d", len(b), HeaderSize)
+	}
+	le := binary.LittleEndian
+	if m := le.Uint32(b); m != headerMagic {
+		return h, fmt.Errorf("allreduce: message begins with %08x, not with a ring header", m)
+	}
+	h.Phase, h.Wire, h.Hop = Phase(b[4]), Wire(b[5]), le.Uint16(b[6:])
+	h.Run, h.Generation, h.Step = le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint64(b[24:])
+	h.Bucket, h.Segment, h.Replicas = le.Uint32(b[32:]), le.Uint32(b[36:]), le.Uint32(b[40:])
+	h.From, h.Size = le.Uint16(b[44:]), le.Uint16(b[46:])
+	h.BucketLen, h.Offset = le.Uint64(b[48:]), le.Uint64(b[56:])
+	h.Length, h.CRC = le.Uint32(b[64:]), le.Uint32(b[68:])
+	switch {
+	case h.Phase < PhaseExponents || h.Phase > PhaseAllGather:
+		return h, fmt.Errorf("allreduce: header has unknown phase %d", h.Phase)
+	case !h.Wire.valid():
+		return h, fmt.Errorf("allreduce: header has unknown wire width %d", h.Wire)
+	case h.Length > MaxPayload:
+		return h, fmt.Errorf("allreduce: header announces %d bytes, at most %d are allowed", h.Length, MaxPayload)
+	}
+	return h, nil
+}
+
+// Sum computes the CRC32C of the header, less its CRC field, and the payload.
+func (h *Header) Sum(payload []byte) uint32 {
+	var b [HeaderSize]byte
+	h.Encode(b[:])
+	return crc32.Update(crc32.Update(0, castagnoli, b[:HeaderSize-4]), castagnoli, payload)
+}
+
+// differs returns the first field in which got, from a peer, is not what was
+// expected, nil when there is none. Key, run and generation are compared too.
+func (h *Header) differs(got *Header) *MismatchError {
+	fields := [...]struct {
+		name        string
+		here, there uint64
+	}{
+		{"the run's digest", h.Run, got.Run},
+		{"the generation", h.Generation, got.Generation},
+		{"the step", h.Step, got.Step},
+		{"the bucket", uint64(h.Bucket), uint64(got.Bucket)},
+		{"the phase", uint64(h.Phase), uint64(got.Phase)},
+		{"the hop", uint64(h.Hop), uint64(got.Hop)},
+		{"the segment", uint64(h.Segment), uint64(got.Segment)},
+		{"the number of replicas", uint64(h.Replicas), uint64(got.Replicas)},
+		{"the size of the ring", uint64(h.Size), uint64(got.Size)},
+		{"the sender's rank", uint64(h.From), uint64(got.From)},
+		{"the bucket's length", h.BucketLen, got.BucketLen},
+		{"the wire width", uint64(h.Wire), uint64(got.Wire)},
+		{"the offset of a segment", h.Offset, got.Offset},
+		{"the length of a segment", uint64(h.Length), uint64(got.Length)},
+	}
+	for _, f := range fields {
+		if f.here != f.there {
+			return &MismatchError{Field: f.name, Here: f.here, There: f.there}
+		}
+	}
+	return nil
+}

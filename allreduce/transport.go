@@ -1,0 +1,30 @@
+package allreduce
+
+import "context"
+
+// Transport moves messages of one generation: out to the right neighbour, in
+// from the left one. allreduce/grpc and allreduce/memnet implement it; both
+// receive through an Inbox. All methods may be called concurrently.
+//
+// A transport whose link breaks fails every wait in it at once, with a
+// *PeerError that names the neighbour. A transport may lose, repeat, reorder or
+// damage messages: the ring then fails with an error and never sums wrongly.
+type Transport interface {
+	// Send takes ownership of m, also when it fails, and blocks at most until
+	// the message is queued, the context ends or the transport fails. The
+	// message need not have left when Send returns.
+	Send(ctx context.Context, m Message) error
+	// Recv blocks until the message with this key is there, the context ends or
+	// the transport fails. Each message is given out once; the caller owns it.
+	Recv(ctx context.Context, k Key) (Message, error)
+	// Forget drops what is left of a finished bucket and whatever still comes
+	// of it. Does not block.
+	Forget(step uint64, bucket uint32)
+	// Abort fails every wait, now and later, with err, and tells both
+	// neighbours the reason as far as that is possible without waiting.
+	Abort(err error)
+	// Close sends what is queued, within a bound of its own, says goodbye to
+	// the neighbours, and returns when all goroutines of the transport have
+	// ended. May be called twice, and after Abort.
+	Close() error
+}
