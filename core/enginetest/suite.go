@@ -1,0 +1,57 @@
+package enginetest
+
+import (
+	"testing"
+
+	"github.com/lockstep-ml/lockstep/core"
+)
+
+// Suite says which engine to test and how close it must come.
+type Suite[F core.Float] struct {
+	// New compiles an engine; the suite closes it.
+	New func(*core.Network, core.CompileConfig) (core.Engine[F], error)
+	// Tolerance is how far a figure may be off: Float64 or Float32, unless the engine has a reason of its own.
+	Tolerance Tolerance
+	// Golden says which golden cases to run, by network name; nil runs all. An engine too slow for the large
+	// ones leaves them out under -short; they are skipped visibly. It does not apply to LOCKSTEP_GOLDEN.
+	Golden func(name string) bool
+	// BlockedChannels leaves out networks whose channels are not multiples of 16.
+	BlockedChannels bool
+}
+
+// Tolerance bounds relative deviations.
+type Tolerance struct {
+	// Floor is what every golden figure is allowed.
+	Floor float64
+	// Deviations is the multiple of a golden file's own float32_deviation that is allowed beyond Floor: how far
+	// PyTorch's float32 run was from its float64 run tells how well conditioned a figure is.
+	Deviations float64
+	// Gradient bounds norm(g - reference) / norm(reference) of every tensor in the comparison with core/reference.
+	Gradient float64
+}
+
+// The tolerances of the two precisions.
+var (
+	Float64 = Tolerance{Floor: 1e-9, Gradient: 1e-10}
+	Float32 = Tolerance{Floor: 1e-5, Deviations: 8, Gradient: 1e-4}
+)
+
+// Run runs the whole suite as subtests.
+func Run[F core.Float](t *testing.T, s Suite[F]) {
+	t.Run("Golden", s.golden)
+}
+
+// compile makes an engine that is closed when the test ends.
+func (s Suite[F]) compile(t *testing.T, net *core.Network, cfg core.CompileConfig) core.Engine[F] {
+	t.Helper()
+	eng, err := s.New(net, cfg)
+	if err != nil {
+		t.Fatalf("compiling %s for %+v: %v", net.Name, cfg, err)
+	}
+	t.Cleanup(func() {
+		if err := eng.Close(); err != nil {
+			t.Errorf("closing %s: %v", eng.Info().Name, err)
+		}
+	})
+	return eng
+}

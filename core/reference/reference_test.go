@@ -1,0 +1,24 @@
+package reference_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/core/enginetest"
+	"github.com/lockstep-ml/lockstep/core/reference"
+)
+
+func newEngine[F core.Float](net *core.Network, cfg core.CompileConfig) (core.Engine[F], error) {
+	return reference.New[F](net, cfg)
+}
+
+// TestFloat64 holds the reference to PyTorch's float64 figures.
+func TestFloat64(t *testing.T) {
+	enginetest.Run(t, enginetest.Suite[float64]{
+		New: newEngine[float64], Tolerance: enginetest.Float64,
+		Golden: func(name string) bool {
+			return !testing.Short() || strings.HasPrefix(name, "cifar-") || name == "plain18"
+		},
+	})
+}
