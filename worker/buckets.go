@@ -1,0 +1,104 @@
+package worker
+
+import "github.com/lockstep-ml/lockstep/core"
+
+// grain is what bucket boundaries are multiples of: one block of the exact ring. So the blocks, and with them the bits,
+// are those of the flat vector, wherever it is cut into buckets.
+const grain = 1024
+
+// Bounds of a bucket's size in values. Below 64 Ki values (256 KiB) a hop's fixed cost, some 50 us on loopback,
+// is no longer small beside its transfer; above 1 Mi values the last bucket, which nothing hides, grows for no gain.
+const (
+	minBucket = 64 << 10
+	maxBucket = 1 << 20
+)
+
+// span is a run [lo, hi) of the flat parameter vector.
+type span struct{ lo, hi int }
+
+// bucketSpans cuts n parameters into buckets in the order in which the backward pass finishes them: from the end
+// of the vector to its start. It depends on n alone, and aims at 16 buckets, so that the last is a small part of the whole.
+func bucketSpans(n int) []span {
+	size := min(max(n/16, minBucket), maxBucket) / grain * grain
+	var out []span
+	for hi := n; hi > 0; {
+		lo := max(0, (hi-1)/grain*grain-size+grain)
+		out = append(out, span{lo, hi})
+		hi = lo
+	}
+	return out
+}
+
+// readiness counts down what is missing of each bucket while a backward pass announces final runs.
+type readiness struct {
+	spans   []span
+	missing []int
+}
+
+func newReadiness(spans []span) *readiness {
+	r := &readiness{spans: spans, missing: make([]int, len(spans))}
+	r.reset()
+	return r
+}
+
+func (r *readiness) reset() {
+	for i, s := range r.spans {
+		r.missing[i] = s.hi - s.lo
+	}
+}
+
+// done marks [lo, hi) final and calls complete for each bucket that has everything now, in bucket order.
+func (r *readiness) done(lo, hi int, complete func(bucket int)) {
+	for i, s := range r.spans {
+		overlap := min(hi, s.hi) - max(lo, s.lo)
+		if overlap <= 0 {
+			continue
+		}
+		if r.missing[i] -= overlap; r.missing[i] == 0 {
+			complete(i)
+		}
+	}
+}
+
+// whole reports whether every bucket was announced.
+func (r *readiness) whole() bool {
+	for _, m := range r.missing {
+		if m != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// statistics lays batch-normalisation statistics and metrics out as one more bucket: means, variances and metrics
+// each begin on a block of their own, since a block's values share one exponent.
+type statistics struct {
+	norms            int
+	varAt, metricsAt int
+	size             int
+}
+
+const metricValues = 4 // loss sum, correct1, correct5, images
+
+func newStatistics(norms int) statistics {
+	up := func(n int) int { return (n + grain - 1) / grain * grain }
+	s := statistics{norms: norms, varAt: up(norms)}
+	s.metricsAt = s.varAt + up(norms)
+	s.size = s.metricsAt + metricValues
+	return s
+}
+
+func (s statistics) pack(dst []float32, g *core.Gradients[float32], m core.Metrics) {
+	copy(dst, g.Mean)
+	copy(dst[s.varAt:], g.Var)
+	copy(dst[s.metricsAt:], []float32{float32(m.LossSum), float32(m.Correct1), float32(m.Correct5), float32(m.Images)})
+}
+
+// unpack takes the mean over replicas apart; metrics come back as sums over the global batch.
+func (s statistics) unpack(src []float32, g *core.Gradients[float32], replicas int) core.Metrics {
+	copy(g.Mean, src[:s.norms])
+	copy(g.Var, src[s.varAt:s.varAt+s.norms])
+	total := func(i int) float64 { return float64(src[s.metricsAt+i]) * float64(replicas) }
+	whole := func(i int) int { return int(total(i) + 0.5) }
+	return core.Metrics{LossSum: total(0), Correct1: whole(1), Correct5: whole(2), Images: whole(3)}
+}

@@ -1,0 +1,238 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lockstep-ml/lockstep/core"
+)
+
+// trainer runs steps: it owns the engine, the gradients of the hosted replicas, and the reduced gradient.
+type trainer struct {
+	job    *Job
+	tracer trace.Tracer
+	spans  []span
+	ready  *readiness
+	layout statistics
+
+	grads   []*core.Gradients[float32] // one a hosted replica, reused from step to step
+	stats   [][]float32                // likewise, the statistics bucket's contributions
+	reduced *core.Gradients[float32]
+	total   []float32 // the statistics bucket, reduced
+}
+
+// stepResult is a committed step's figures.
+type stepResult struct {
+	metrics           core.Metrics // of the global batch
+	start, end        time.Time
+	dataWait, compute time.Duration
+	ringWait          time.Duration // from the end of the last backward pass until every bucket was there
+}
+
+func newTrainer(j *Job, tracer trace.Tracer) *trainer {
+	spans := bucketSpans(j.Network.ParamLen())
+	layout := newStatistics(j.Network.NormLen())
+	return &trainer{
+		job: j, tracer: tracer, spans: spans, ready: newReadiness(spans), layout: layout,
+		reduced: j.Engine.NewGradients(), total: make([]float32, layout.size),
+	}
+}
+
+// host makes room for the gradients of n hosted replicas.
+func (t *trainer) host(n int) {
+	for len(t.grads) < n {
+		t.grads = append(t.grads, t.job.Engine.NewGradients())
+		t.stats = append(t.stats, make([]float32, t.layout.size))
+	}
+}
+
+// step does step number step of a generation with the given learning rate and commits it: when it returns nil the engine
+// holds the state after the step, else the state before it.
+func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []int, lr float64) (stepResult, error) {
+	res := stepResult{start: time.Now()}
+	t.host(len(replicas))
+	_, wait := t.tracer.Start(ctx, "data wait")
+	batches, err := t.job.Data.Next(ctx, step, replicas)
+	wait.End()
+	if err != nil {
+		return res, fmt.Errorf("step %d: data: %w", step, err)
+	}
+	defer batches.Release()
+	res.dataWait = batches.Waited
+
+	// The group's context ends as soon as one bucket fails, so that the others do not wait for their deadlines.
+	group, gctx := errgroup.WithContext(ctx)
+	trainErr := t.compute(gctx, group, ring, step, replicas, batches.Replica)
+	computed := time.Now()
+	res.compute = computed.Sub(res.start) - res.dataWait
+	ringErr := group.Wait()
+	res.ringWait = time.Since(computed)
+	if ringErr != nil {
+		return res, t.explain(step, ringErr)
+	}
+	if trainErr != nil {
+		return res, fmt.Errorf("step %d: %w", step, trainErr)
+	}
+	res.metrics = t.layout.unpack(t.total, t.reduced, t.job.Replicas)
+	_, update := t.tracer.Start(ctx, "update")
+	h := t.job.SGD
+	h.LR = lr
+	err = t.job.Engine.Update(t.reduced, h)
+	update.End()
+	if err != nil {
+		return res, fmt.Errorf("step %d: update: %w", step, err)
+	}
+	res.end = time.Now()
+	return res, nil
+}
+
+// compute runs the hosted replicas one after another and sets each bucket going once the last of them has it. An error
+// cancels the reductions already started.
+func (t *trainer) compute(ctx context.Context, group *errgroup.Group, ring Ring, step uint64, replicas []int, batches []core.Batch) error {
+	t.ready.reset()
+	start := func(b int) { t.reduce(ctx, group, ring, step, b, replicas) }
+	if len(replicas) == 0 { // only relays
+		t.ready.done(0, t.job.Network.ParamLen(), start)
+	}
+	for i, batch := range batches {
+		if err := ctx.Err(); err != nil {
+			return fail(group, err)
+		}
+		last := i == len(batches)-1
+		m, err := t.train(ctx, batch, t.grads[i], replicas[i], func(lo, hi int) {
+			if last {
+				t.ready.done(lo, hi, start)
+			}
+		})
+		if err != nil {
+			return fail(group, fmt.Errorf("replica %d: %w", replicas[i], err))
+		}
+		t.layout.pack(t.stats[i], t.grads[i], m)
+	}
+	if !t.ready.whole() {
+		panic("worker: the engine returned from Train without announcing every gradient")
+	}
+	group.Go(func() error { return t.reduceStatistics(ctx, ring, step, replicas) })
+	return nil
+}
+
+// fail makes the group's other members give up.
+func fail(group *errgroup.Group, err error) error {
+	group.Go(func() error { return err })
+	return err
+}
+
+// train runs one replica under spans of the trace.
+func (t *trainer) train(ctx context.Context, b core.Batch, g *core.Gradients[float32], replica int, ready func(lo, hi int)) (core.Metrics, error) {
+	at := trace.WithAttributes(attribute.Int("lockstep.replica", replica))
+	_, phase := t.tracer.Start(ctx, "forward", at)
+	m, err := t.job.Engine.Train(b, g, core.Hooks{
+		Forward: func() {
+			phase.End()
+			_, phase = t.tracer.Start(ctx, "backward", at)
+		},
+		Ready: ready,
+	})
+	phase.End()
+	return m, err
+}
+
+// reduce starts the reduction of gradient bucket b.
+func (t *trainer) reduce(ctx context.Context, group *errgroup.Group, ring Ring, step uint64, b int, replicas []int) {
+	s := t.spans[b]
+	local := make([]Contribution, len(replicas))
+	for i, r := range replicas {
+		local[i] = Contribution{Replica: r, Values: t.grads[i].Values[s.lo:s.hi]}
+	}
+	group.Go(func() error {
+		return t.traced(ctx, ring, step, b, false, local, t.reduced.Values[s.lo:s.hi])
+	})
+}
+
+func (t *trainer) reduceStatistics(ctx context.Context, ring Ring, step uint64, replicas []int) error {
+	local := make([]Contribution, len(replicas))
+	for i, r := range replicas {
+		local[i] = Contribution{Replica: r, Values: t.stats[i]}
+	}
+	return t.traced(ctx, ring, step, len(t.spans), true, local, t.total)
+}
+
+func (t *trainer) traced(ctx context.Context, ring Ring, step uint64, b int, exact bool, local []Contribution, dst []float32) error {
+	ctx, sp := t.tracer.Start(ctx, "all-reduce", trace.WithAttributes(
+		attribute.Int("lockstep.bucket", b), attribute.Int("lockstep.values", len(dst))))
+	defer sp.End()
+	err := ring.Mean(ctx, step, b, exact, local, dst)
+	if err != nil {
+		sp.RecordError(err)
+		return &bucketError{bucket: b, err: err}
+	}
+	return nil
+}
+
+// bucketError remembers which bucket failed, so that an index inside it can be named as a parameter.
+type bucketError struct {
+	bucket int
+	err    error
+}
+
+func (e *bucketError) Error() string { return fmt.Sprintf("bucket %d: %v", e.bucket, e.err) }
+func (e *bucketError) Unwrap() error { return e.err }
+
+// NonFiniteError says that a gradient or statistic of a step was not a finite number, so the step was not applied.
+type NonFiniteError struct {
+	Step    uint64
+	Replica int    // -1 where another worker hosts the culprit
+	Where   string // parameter and element; empty where another worker knows it
+}
+
+// Error names what is known, and what may be done.
+func (e *NonFiniteError) Error() string {
+	if e.Replica < 0 {
+		return fmt.Sprintf("step %d: a gradient of a replica on another worker is NaN or infinite", e.Step)
+	}
+	return fmt.Sprintf("step %d: the gradient of %s on replica %d is NaN or infinite; a lower --lr or a --warmup usually helps", e.Step, e.Where, e.Replica)
+}
+
+// explain turns a ring's error into one with the parameter's name.
+func (t *trainer) explain(step uint64, err error) error {
+	var nf NonFinite
+	if !errors.As(err, &nf) {
+		return fmt.Errorf("step %d: %w", step, err)
+	}
+	out := &NonFiniteError{Step: step, Replica: -1}
+	var at *bucketError
+	replica, index, local := nf.NonFinite()
+	if !local || !errors.As(err, &at) {
+		return out
+	}
+	out.Replica = replica
+	if at.bucket == len(t.spans) {
+		out.Where = t.statisticName(index)
+		return out
+	}
+	p, i := t.job.Network.ParamAt(t.spans[at.bucket].lo + index)
+	out.Where = fmt.Sprintf("%s[%d]", p.Name, i)
+	return out
+}
+
+func (t *trainer) statisticName(i int) string {
+	if i >= t.layout.metricsAt {
+		return "the loss"
+	}
+	kind := "batch mean"
+	if i >= t.layout.varAt {
+		i, kind = i-t.layout.varAt, "batch variance"
+	}
+	for _, n := range t.job.Network.Norms() {
+		if i < n.Offset+n.Channels {
+			return fmt.Sprintf("%s's %s", n.Name, kind)
+		}
+	}
+	return kind
+}
