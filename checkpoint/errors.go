@@ -48,7 +48,7 @@ func named(path string, err error) error {
 		return &Damage{Path: path, Place: d.place, Offset: d.offset, Err: d.err}
 	}
 	if err != nil {
-		return fmt.Errorf("read checkpoint %s: %w", path, err)
+		return fmt.Errorf("read %s: %w", path, err)
 	}
 	return nil
 }

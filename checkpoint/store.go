@@ -261,11 +261,11 @@ func visit[T any](fsys vfs.FS, path string, read func(f vfs.File, size int64) (T
 	var zero T
 	f, err := fsys.Open(path)
 	if err != nil {
-		return zero, fmt.Errorf("open checkpoint: %w", err)
+		return zero, err // it names the file
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return zero, errors.Join(fmt.Errorf("read checkpoint: %w", err), f.Close())
+		return zero, errors.Join(err, f.Close())
 	}
 	out, err := read(f, info.Size())
 	if err := errors.Join(named(path, err), f.Close()); err != nil {
