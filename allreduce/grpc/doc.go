@@ -1,0 +1,28 @@
+// Package ringgrpc carries the ring of package allreduce over gRPC.
+//
+// Each process has one Node. It serves its left neighbours on a *grpc.Server
+// of the caller's, and joins generation after generation; each Join dials the
+// right neighbour, shakes hands with both and returns the transport of that
+// generation. Frames flow one way, from client to server, in a codec of its own: a
+// fixed binary header and the payload, without protocol buffers. The other
+// direction carries only how the stream ended.
+//
+// What the caller must do: make the server with ServerOptions (without them it
+// works, but slowly), pass credentials (insecure ones only by its own decision),
+// close each transport, and close the Node before it stops the server.
+//
+//	node, err := ringgrpc.NewNode(ringgrpc.Config{Run: run, Credentials: creds})
+//	...
+//	server := grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(creds))...)
+//	node.Register(server)
+//	go server.Serve(listener)
+//	transport, err := node.Join(ctx, generation, rank, size, rightAddr)
+//	ring, err := allreduce.New(cfg, transport) // ring.Close closes transport
+//
+// On the wire: method /lockstep.ring.v1.Ring/Link, content-subtype
+// "lockstep-ring". The request metadata "lockstep-ring-hello-bin" holds the
+// handshake (see hello); response headers mean that the neighbour has joined
+// the same generation, a status FailedPrecondition that it refused, and why.
+// Each message begins with four bytes: "LSR1", a ring message (see
+// allreduce.Header), or "LSA1", the sender's reason to give up, as text.
+package ringgrpc
