@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -28,8 +29,9 @@ func (m *Image) resize(w, h int) {
 // A Decoder turns the bytes of a sample into an Image. It keeps scratch memory, so each goroutine needs its own. The zero value is
 // ready.
 type Decoder struct {
-	buf []byte // of Dataset.Load
-	up  upsampler
+	buf  []byte // of Dataset.Load
+	up   upsampler
+	base baseline
 }
 
 // Decode decodes b into dst, whose memory it reuses. An error says what is wrong with the bytes; it never panics on foreign data.
@@ -47,6 +49,14 @@ func (d *Decoder) Decode(dst *Image, b []byte, enc Encoding) error {
 }
 
 func (d *Decoder) jpeg(dst *Image, b []byte) error {
+	err := d.base.decode(b)
+	if err == nil {
+		d.base.toRGB(dst, &d.up)
+		return nil
+	}
+	if !errors.Is(err, errOtherJPEG) {
+		return err
+	}
 	c, err := jpeg.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
 		return err
