@@ -4,11 +4,11 @@ import "github.com/lockstep-ml/lockstep/core"
 
 // A convolution is a product of matrices, image by image. A patch is what one output pixel sees of the input:
 // K = channels * kernel * kernel values in the order of a row of the weights, zero where the window leaves the
-// image. With the patches of the P output pixels as the rows of a matrix X [P, K]:
+// image. With the patches of the P output pixels as the columns of a matrix X [K, P]:
 //
-//	output [O, P]             = W [O, K]  times  X transposed
-//	gradient of W [O, K]      = dY [O, P] times  X,                summed over the images in their order
-//	gradient of X [P, K]      = dY transposed  times  W            and each patch added back to where it was cut
+//	output [O, P]         = W [O, K] times X
+//	gradient of W [O, K]  = dY [O, P] times X transposed, summed over the images in their order
+//	gradient of X [K, P]  = W transposed times dY, and each value added back to where it was cut from
 
 // window is the geometry of a convolution, for patches.
 type window struct {
@@ -33,14 +33,16 @@ func (e *Engine[F]) conv(i, n int) {
 	in, _ := e.input(i, 0)
 	p, k, inLen, outLen := win.pixels(), win.patchLen(), win.in.Len(), win.out.Len()
 	w := e.weights(e.state.Params, i, 0)
-	patches := e.borrow(p * k)
-	defer e.giveBack(patches)
+	x, xT := e.borrow(k*p), e.borrow(p*k)
 	for img := range n {
-		e.patches(patches, e.out[in][img*inLen:][:inLen], win)
+		e.patches(x, e.out[in][img*inLen:][:inLen], win)
+		e.transpose(xT, x, k, p)
 		y := e.out[i][img*outLen:][:outLen]
 		clear(y)
-		e.addProduct(y, w, patches, win.out.C, p, k)
+		e.addProduct(y, w, xT, win.out.C, p, k)
 	}
+	e.giveBack(x)
+	e.giveBack(xT)
 }
 
 func (e *Engine[F]) convBackward(i int, g *core.Gradients[F]) {
@@ -49,69 +51,70 @@ func (e *Engine[F]) convBackward(i int, g *core.Gradients[F]) {
 	p, k, o, inLen, outLen := win.pixels(), win.patchLen(), win.out.C, win.in.Len(), win.out.Len()
 	dx, dy, dw := e.gradient(in), e.grads[i], e.weights(g.Values, i, 0)
 	clear(dw)
-	wT := e.borrow(k * o)
+	x, wT, dyT := e.borrow(k*p), e.borrow(k*o), e.borrow(p*o)
 	e.transpose(wT, e.weights(e.state.Params, i, 0), o, k)
-	patches, patchesT, dyT := e.borrow(p*k), e.borrow(k*p), e.borrow(p*o)
 	for img := range e.cfg.Batch {
 		dyImg := dy[img*outLen:][:outLen]
-		e.patches(patches, e.out[in][img*inLen:][:inLen], win)
-		e.transpose(patchesT, patches, p, k)
-		e.addProduct(dw, dyImg, patchesT, o, k, p)
+		e.patches(x, e.out[in][img*inLen:][:inLen], win)
+		e.addProduct(dw, dyImg, x, o, k, p)
 		if dx == nil {
 			continue
 		}
 		e.transpose(dyT, dyImg, o, p)
-		clear(patchesT)
-		e.addProduct(patchesT, wT, dyT, k, p, o) // now the patches' gradient, transposed
-		e.addPatches(dx[img*inLen:][:inLen], patchesT, win)
+		clear(x)
+		e.addProduct(x, wT, dyT, k, p, o)
+		e.addPatches(dx[img*inLen:][:inLen], x, win)
 	}
-	for _, buf := range [][]F{wT, patches, patchesT, dyT} {
+	for _, buf := range [][]F{x, wT, dyT} {
 		e.giveBack(buf)
 	}
 }
 
-// patches cuts one image x [C, H, W] into rows: to [P, K].
-func (e *Engine[F]) patches(to, x []F, w window) {
-	k := w.patchLen()
-	e.parallel(w.out.H, func(oy int) {
-		for ox := range w.out.W {
-			patch := to[(oy*w.out.W+ox)*k:][:k]
-			at := 0
-			for c := range w.in.C {
-				plane := x[c*w.in.H*w.in.W:]
-				for ky := range w.kernel {
-					for kx := range w.kernel {
-						iy, ix := oy*w.stride+ky-w.pad, ox*w.stride+kx-w.pad
-						patch[at] = 0
-						if w.inside(iy, ix) {
-							patch[at] = plane[iy*w.in.W+ix]
-						}
-						at++
-					}
+// patches cuts one image [C, H, W] into the columns of x [K, P].
+func (e *Engine[F]) patches(x, image []F, w window) {
+	e.parallel(w.in.C, func(c int) {
+		w.eachRow(c, func(row, oy, iy, dx int) {
+			to := x[row*w.pixels()+oy*w.out.W:][:w.out.W]
+			clear(to)
+			if uint(iy) >= uint(w.in.H) {
+				return
+			}
+			from := image[(c*w.in.H+iy)*w.in.W:][:w.in.W]
+			for ox := range to {
+				if ix := ox*w.stride + dx; uint(ix) < uint(len(from)) {
+					to[ox] = from[ix]
 				}
 			}
-		}
+		})
 	})
 }
 
-// addPatches adds the gradients of one image's patches, from [K, P], to the gradient of the image dx [C, H, W]:
-// each input value collects from the windows it was in, by the place in the window and not by the window.
-func (e *Engine[F]) addPatches(dx, from []F, w window) {
-	p := w.pixels()
+// addPatches adds the gradients of patches, the columns of x [K, P], to the gradient of their image [C, H, W]:
+// each value collects from the windows it was in, ordered by its place in the window and not by the window.
+func (e *Engine[F]) addPatches(image, x []F, w window) {
 	e.parallel(w.in.C, func(c int) {
-		plane := dx[c*w.in.H*w.in.W:]
-		for ky := range w.kernel {
-			for kx := range w.kernel {
-				row := from[((c*w.kernel+ky)*w.kernel+kx)*p:][:p]
-				for oy := range w.out.H {
-					for ox := range w.out.W {
-						iy, ix := oy*w.stride+ky-w.pad, ox*w.stride+kx-w.pad
-						if w.inside(iy, ix) {
-							plane[iy*w.in.W+ix] += row[oy*w.out.W+ox]
-						}
-					}
+		w.eachRow(c, func(row, oy, iy, dx int) {
+			if uint(iy) >= uint(w.in.H) {
+				return
+			}
+			to := image[(c*w.in.H+iy)*w.in.W:][:w.in.W]
+			for ox, v := range x[row*w.pixels()+oy*w.out.W:][:w.out.W] {
+				if ix := ox*w.stride + dx; uint(ix) < uint(len(to)) {
+					to[ix] += v
 				}
 			}
-		}
+		})
 	})
+}
+
+// eachRow goes through the rows of the patches' matrix that channel c fills and, within each, the rows of output
+// pixels. Output pixel (oy, ox) sees the input at (iy, ox*stride + dx), which may be outside.
+func (w window) eachRow(c int, f func(row, oy, iy, dx int)) {
+	for ky := range w.kernel {
+		for kx := range w.kernel {
+			for oy := range w.out.H {
+				f((c*w.kernel+ky)*w.kernel+kx, oy, oy*w.stride+ky-w.pad, kx-w.pad)
+			}
+		}
+	}
 }

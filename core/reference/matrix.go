@@ -39,29 +39,30 @@ func (e *Engine[F]) addProduct(c, a, b []F, m, n, k int) {
 	if len(c) != m*n || len(a) != m*k || len(b) != n*k {
 		panic("reference: a product of matrices of the wrong size")
 	}
-	const strip = 16 // rows of a to a call: enough of them for the threads, few enough calls
+	strip := min(16, (m+3)/4) // rows of a to a call: few enough to stay in the cache, and four calls or more to share out
 	e.parallel((m+strip-1)/strip, func(s int) {
 		lo, hi := s*strip, min(s*strip+strip, m)
 		rowsProduct(c[lo*n:hi*n], a[lo*k:hi*k], b, hi-lo, n, k)
 	})
 }
 
+// rowsProduct takes b in its outer loop: b is the matrix that does not fit the cache.
 func rowsProduct[F core.Float](c, a, b []F, m, n, k int) {
-	i := 0
-	for ; i+4 <= m; i += 4 {
-		a := a[i*k : (i+4)*k]
-		j := 0
-		for ; j+2 <= n; j += 2 {
-			tile4x2(c[i*n+j:], a, b[j*k:(j+2)*k], n, k)
+	j := 0
+	for ; j+3 <= n; j += 3 {
+		b := b[j*k : (j+3)*k]
+		i := 0
+		for ; i+2 <= m; i += 2 {
+			tile2x3(c[i*n+j:], a[i*k:(i+2)*k], b, n, k)
 		}
-		for ; j < n; j++ {
-			for r := range 4 {
-				c[(i+r)*n+j] = dot(c[(i+r)*n+j], a[r*k:(r+1)*k], b[j*k:(j+1)*k])
+		for ; i < m; i++ {
+			for r := range 3 {
+				c[i*n+j+r] = dot(c[i*n+j+r], a[i*k:(i+1)*k], b[r*k:(r+1)*k])
 			}
 		}
 	}
-	for ; i < m; i++ {
-		for j := range n {
+	for ; j < n; j++ {
+		for i := range m {
 			c[i*n+j] = dot(c[i*n+j], a[i*k:(i+1)*k], b[j*k:(j+1)*k])
 		}
 	}
@@ -76,34 +77,28 @@ func dot[F core.Float](sum F, a, b []F) F {
 	return sum
 }
 
-// tile4x2 runs the chains of four rows of A and two of B side by side: eight independent sums keep the
-// processor's adders busy where one would wait for itself, and every value loaded is used at least twice.
-func tile4x2[F core.Float](c, a, b []F, n, k int) {
-	a0, a1, a2, a3 := a[:k], a[k:][:k], a[2*k:][:k], a[3*k:][:k]
-	b0, b1 := b[:k], b[k:][:k]
-	s00, s01 := c[0], c[1]
-	s10, s11 := c[n], c[n+1]
-	s20, s21 := c[2*n], c[2*n+1]
-	s30, s31 := c[3*n], c[3*n+1]
-	for l, x := range b0 {
-		y := b1[l]
-		w := a0[l]
+// tile2x3 runs the chains of two rows of A and three of B side by side: one chain alone would spend its time
+// waiting for the addition before. (Eight chains and their operands no longer fit the registers, and are slower.)
+func tile2x3[F core.Float](c, a, b []F, n, k int) {
+	a0, a1 := a[:k], a[k:][:k]
+	b0, b1, b2 := b[:k], b[k:][:k], b[2*k:][:k]
+	c0, c1 := c[:3], c[n:][:3]
+	s00, s01, s02 := c0[0], c0[1], c0[2]
+	s10, s11, s12 := c1[0], c1[1], c1[2]
+	for l, x := range a0 {
+		y := a1[l]
+		w := b0[l]
 		s00 += F(w * x)
-		s01 += F(w * y)
-		w = a1[l]
-		s10 += F(w * x)
+		s10 += F(w * y)
+		w = b1[l]
+		s01 += F(w * x)
 		s11 += F(w * y)
-		w = a2[l]
-		s20 += F(w * x)
-		s21 += F(w * y)
-		w = a3[l]
-		s30 += F(w * x)
-		s31 += F(w * y)
+		w = b2[l]
+		s02 += F(w * x)
+		s12 += F(w * y)
 	}
-	c[0], c[1] = s00, s01
-	c[n], c[n+1] = s10, s11
-	c[2*n], c[2*n+1] = s20, s21
-	c[3*n], c[3*n+1] = s30, s31
+	c0[0], c0[1], c0[2] = s00, s01, s02
+	c1[0], c1[1], c1[2] = s10, s11, s12
 }
 
 // transpose writes a [rows, cols] as to [cols, rows], in squares that stay in the cache.
