@@ -1,0 +1,70 @@
+package cpu
+
+import "unsafe"
+
+const (
+	lanes      = 16         // channels of a block
+	pixelBytes = lanes * 4  // bytes of one pixel of a block
+	blockLen   = 16 * lanes // values of a 16x16 block of weights
+)
+
+// The kernels take one pointer to a struct of arguments; the assembly reads the fields by name (go_asm.h).
+// Pointers go into the engine's arena, strides are in bytes, and every pixel is 16 float32.
+
+// convArgs describes one tile of a convolution: rows x cols output pixels of one output block. Every tap adds
+// lanes x 16 weights times the input pixels that start at in + tap.
+type convArgs struct {
+	in     unsafe.Pointer // input pixel under the tile's first pixel
+	w      unsafe.Pointer // weights: [ntaps][lanes][16]
+	out    unsafe.Pointer // first output pixel
+	taps   unsafe.Pointer // *int: byte offsets from in
+	ntaps  int
+	lanes  int // input lanes used, 1 to 16
+	inRow  int // from one row of the tile to the next, in the input
+	outPix int // from one output pixel to the next
+	outRow int
+	add    int // 1: add to what out holds
+}
+
+// wgradArgs describes the gradient of one 16x16 block of weights at one tap, summed over pixels of several images.
+type wgradArgs struct {
+	x, dy, dw unsafe.Pointer // input pixels, output gradients, [16 in][16 out] result
+	images    int
+	xImage    int // from one image to the next
+	dyImage   int
+	rows      int
+	xRow      int
+	dyRow     int
+	cols      int
+	add       int // 1: add the sum to what dw holds
+}
+
+// ewArgs describes a pass over rows x cols pixels of one channel block. Which pointers a pass uses is told at kernels.
+type ewArgs struct {
+	y, a, g, out unsafe.Pointer
+	coef         unsafe.Pointer // coefficient vectors, see coefs
+	res          unsafe.Pointer // results of a reduction: vectors of 16
+	rows, cols   int
+	yRow         int
+	aRow         int
+	gRow         int
+	outRow       int
+}
+
+// Vectors of 16 that a normalised channel block carries, in ewArgs.coef.
+const (
+	coefScale = iota // out = y*scale + shift
+	coefShift
+	coefMean // batch mean
+	coefA    // dy = A*g + (B*(y-mean) + C)
+	coefB
+	coefC
+	coefVectors
+)
+
+// sgdArgs describes an update of n weights; vector kernels do whole vectors, the caller the rest.
+type sgdArgs struct {
+	w, v, g                unsafe.Pointer
+	n                      int
+	decay, momentum, negLR float32
+}

@@ -1,0 +1,206 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/lockstep-ml/lockstep/core"
+)
+
+// compiler turns a network's nodes into units, the units into steps, and the tensors into places in the arena.
+type compiler struct {
+	e       *Engine
+	net     *core.Network
+	shapes  []core.Shape
+	users   [][]int
+	params  map[string]core.Param
+	norms   map[int]core.Norm
+	convs   map[int]*convUnit // by node
+	values  []*tensor         // by node; nil inside a fused chain
+	grads   []*tensor
+	fused   map[int]*normChain // by the node that ends a chain
+	inside  map[int]bool       // nodes that a chain swallowed
+	undo    []func()           // backward steps of each unit, in forward order
+	touched []*buffer
+	now     int // index of the step being added
+}
+
+// normChain is a normalisation with the sum and the ReLU that follow it.
+type normChain struct {
+	norm, short int // nodes; short is -1 without a sum
+	relu        bool
+}
+
+func compile(e *Engine) error {
+	shapes, err := e.net.Shapes(e.cfg.Resolution)
+	if err != nil {
+		return fmt.Errorf("cpu: %w", err)
+	}
+	c := &compiler{e: e, net: e.net, shapes: shapes, users: make([][]int, len(shapes)), params: map[string]core.Param{},
+		norms: map[int]core.Norm{}, convs: map[int]*convUnit{}, values: make([]*tensor, len(shapes)), grads: make([]*tensor, len(shapes)),
+		fused: map[int]*normChain{}, inside: map[int]bool{}}
+	for i, nd := range c.net.Nodes {
+		for _, in := range nd.Inputs {
+			c.users[in] = append(c.users[in], i)
+		}
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	for _, p := range c.net.Params() {
+		c.params[p.Name] = p
+	}
+	for _, n := range c.net.Norms() {
+		c.norms[n.Node] = n
+	}
+	c.lower()
+	return nil
+}
+
+func (c *compiler) check() error {
+	last := len(c.net.Nodes) - 1
+	for i, nd := range c.net.Nodes {
+		if nd.Op == core.OpLinear && i != last {
+			return fmt.Errorf("cpu: network %s: node %d (%s): a linear layer must be the last", c.net.Name, i, nd.Name)
+		}
+		if i != last && len(c.users[i]) == 0 {
+			return fmt.Errorf("cpu: network %s: nothing reads node %d (%s %s)", c.net.Name, i, nd.Op, nd.Name)
+		}
+		if nd.Op == core.OpMaxPool && nd.Pad >= nd.Kernel {
+			return fmt.Errorf("cpu: network %s: node %d (%s): padding %d leaves windows of %d empty", c.net.Name, i, nd.Name, nd.Pad, nd.Kernel)
+		}
+	}
+	return nil
+}
+
+func (c *compiler) lower() {
+	for i, nd := range c.net.Nodes {
+		c.chain(i, nd)
+	}
+	for i, nd := range c.net.Nodes {
+		if ch := c.fused[i]; ch != nil {
+			c.lowerNorm(i, ch)
+		} else if !c.inside[i] {
+			c.lowerNode(i, nd)
+		}
+	}
+	if !c.e.cfg.EvalOnly {
+		for i := len(c.undo) - 1; i >= 0; i-- {
+			c.undo[i]()
+		}
+		c.announce()
+	}
+	c.e.arena = aligned(plan(c.touched))
+	place(c.touched, c.e.arena)
+}
+
+// chain finds what a normalisation can take in: a sum that nothing else has taken, then a ReLU; each only when
+// nobody else reads what is between.
+func (c *compiler) chain(i int, nd core.Node) {
+	if nd.Op != core.OpBatchNorm {
+		return
+	}
+	ch, end := &normChain{norm: i, short: -1}, i
+	next := func() int {
+		if len(c.users[end]) == 1 {
+			return c.users[end][0]
+		}
+		return 0
+	}
+	if n := next(); c.net.Nodes[n].Op == core.OpAdd && !c.inside[n] && c.fused[n] == nil {
+		ch.short = c.net.Nodes[n].Inputs[0] + c.net.Nodes[n].Inputs[1] - i
+		c.inside[end] = true
+		end = n
+	}
+	if n := next(); c.net.Nodes[n].Op == core.OpReLU {
+		ch.relu = true
+		c.inside[end] = true
+		end = n
+	}
+	c.fused[end] = ch
+}
+
+// value makes the tensor of a node's output, with the border that the convolutions that read it want.
+func (c *compiler) value(i int) *tensor {
+	halo := 0
+	for _, u := range c.users[i] {
+		if nd := c.net.Nodes[u]; nd.Op == core.OpConv {
+			halo = max(halo, nd.Pad)
+		}
+	}
+	s := c.shapes[i]
+	c.values[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+	return c.values[i]
+}
+
+// gradient gives the tensor of the gradient of a node's output, and whether a contribution must be added to what is
+// there.
+func (c *compiler) gradient(i int) (t *tensor, add bool) {
+	if c.grads[i] == nil {
+		s, halo := c.shapes[i], 0
+		if u := c.convs[i]; u != nil {
+			halo = u.gradHalo()
+		}
+		c.grads[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+	}
+	t = c.grads[i]
+	add = t.contributors > 0
+	t.contributors++
+	return t, add
+}
+
+// touch says that the next step uses a buffer.
+func (c *compiler) touch(bufs ...*buffer) {
+	for _, b := range bufs {
+		if b.first < 0 {
+			b.first = c.now
+			c.touched = append(c.touched, b)
+		}
+		b.last = c.now
+	}
+}
+
+// forward adds a step to the forward pass, backward one to the backward pass.
+func (c *compiler) forward(s step, uses ...*tensor) {
+	c.add(&c.e.fwd, s, uses)
+}
+
+func (c *compiler) backward(s step, uses ...*tensor) {
+	c.add(&c.e.bwd, s, uses)
+}
+
+func (c *compiler) add(list *[]step, s step, uses []*tensor) {
+	for _, t := range uses {
+		if t != nil {
+			c.touch(t.buf)
+		}
+	}
+	*list = append(*list, s)
+	c.now++
+}
+
+// announce sets when runs of gradients are told to the caller: the flat vector's end first, each run as soon as
+// everything behind it is final.
+func (c *compiler) announce() {
+	hi := c.net.ParamLen()
+	final := make(map[int]int) // end of a run to its start
+	for i := range c.e.bwd {
+		s := &c.e.bwd[i]
+		for _, p := range c.e.finals[i] {
+			final[p.Offset+p.Len] = p.Offset
+		}
+		lo := hi
+		for start, ok := final[lo]; ok; start, ok = final[lo] {
+			lo = start
+		}
+		s.readyLo, s.readyHi = lo, hi
+		hi = lo
+	}
+	if hi != 0 {
+		panic(fmt.Sprintf("cpu: gradients below %d are never final", hi))
+	}
+}
+
+// finals notes parameters whose gradients the step just added completes.
+func (c *compiler) final(ps ...core.Param) {
+	c.e.finals[len(c.e.bwd)-1] = append(c.e.finals[len(c.e.bwd)-1], ps...)
+}

@@ -1,0 +1,327 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/lockstep-ml/lockstep/core"
+)
+
+// gemm is one blocked sum of products over taps that yields a grid of output pixels: a convolution's forward pass,
+// or one phase of its backward pass.
+type gemm struct {
+	taps    []int // byte offsets in the source image, relative to the pixel under the first tap
+	lanes   int   // source lanes a tap
+	tiles   []tile
+	inBase  int // bytes from the source image's start
+	inRow   int
+	outBase int // bytes from pixel (0, 0) of the output block
+	outPix  int
+	outRow  int
+	weights int // first weight of output block 0
+	wBlock  int // weights of one output block
+}
+
+// run computes output block b of one image.
+func (m *gemm) run(k *kernels, a *convArgs, src, out unsafe.Pointer, w []float32, b int, add bool) {
+	if len(m.taps) == 0 && add {
+		return
+	}
+	a.taps, a.ntaps, a.lanes = unsafe.Pointer(unsafe.SliceData(m.taps)), len(m.taps), m.lanes
+	a.inRow, a.outPix, a.outRow, a.add = m.inRow, m.outPix, m.outRow, 0
+	if add {
+		a.add = 1
+	}
+	a.w = unsafe.Pointer(unsafe.SliceData(w[m.weights+b*m.wBlock:]))
+	for _, t := range m.tiles {
+		a.in = unsafe.Add(src, m.inBase+t.y*m.inRow+t.x*pixelBytes)
+		a.out = unsafe.Add(out, m.outBase+t.y*m.outRow+t.x*m.outPix)
+		k.conv(a, t.rows, t.cols)
+	}
+}
+
+// convUnit is a convolution without bias: weights [out][in][k][k].
+//
+// A stride s > 1 is undone by splitting the padded input into s*s planes, plane (a, b) holding every s-th row from a
+// and every s-th column from b: within a plane all taps read neighbouring pixels. Backward, the gradient of each
+// plane is a convolution of dy with the taps that reach the plane, written to every s-th pixel.
+type convUnit struct {
+	param            core.Param
+	k, s, p          int
+	in, y            *tensor
+	src              *tensor // what the taps read: in, or the planes of it
+	planes           []int   // which planes are kept, as a*s + b; nil without stride
+	planeBytes       int
+	fwd              gemm
+	bwd              []gemm
+	wFwd, wBwd       []float32
+	stats            *normUnit // whose statistics the forward pass gathers
+	dx, dy           *tensor   // gradients; dx nil where none is wanted
+	addDX            bool
+	partial          *buffer // [group][in block][out block][k*k][16 in][16 out]
+	groups           []span
+	imagesOne        int // images of one kernel call
+	rowsOne          int // rows of one kernel call
+	xBase            int
+	inCB, outCB, kk  int
+	inLanes          int
+	blockWeights     int // weights of one group's partial sums
+	xTaps            []int
+	readyLo, readyHi int
+}
+
+// maxChain bounds the pixels that one kernel call sums into one weight's gradient: rounding errors grow with it,
+// and so does the time in which the scheduler cannot have the core (16 cycles a pixel).
+const maxChain = 4096
+
+// minGroups is how many independent pieces the gradient of a layer's weights is cut into at least, by blocks of
+// channels and, where these are few, by groups of images. More would cost time to add the pieces up.
+const minGroups = 16
+
+func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
+	u := &convUnit{param: p, k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: in, y: y, src: in}
+	u.inCB, u.outCB, u.kk, u.inLanes = in.blocks, y.blocks, u.k*u.k, lanes
+	if in.blocks == 1 {
+		u.inLanes = in.c
+	}
+	if u.s > 1 {
+		u.split()
+	}
+	return u
+}
+
+// split lays out the planes of a strided convolution's input.
+func (u *convUnit) split() {
+	for a := range min(u.s, u.k) {
+		for b := range min(u.s, u.k) {
+			u.planes = append(u.planes, a*u.s+b)
+		}
+	}
+	h, w := (u.in.h+2*u.p+u.s-1)/u.s, (u.in.w+2*u.p+u.s-1)/u.s
+	u.planeBytes = h * w * pixelBytes
+	u.src = newTensor(u.in.images, u.in.c, h*len(u.planes), w, 0)
+}
+
+// tapOffset is where tap (kh, kw) of an input block reads, from the source image's start.
+func (u *convUnit) tapOffset(block, kh, kw int) int {
+	if u.planes == nil {
+		return block*u.src.block + (u.in.halo-u.p+kh)*u.src.row + (u.in.halo-u.p+kw)*pixelBytes
+	}
+	want, at := kh%u.s*u.s+kw%u.s, 0
+	for u.planes[at] != want {
+		at++
+	}
+	return block*u.src.block + at*u.planeBytes + kh/u.s*u.src.row + kw/u.s*pixelBytes
+}
+
+func (u *convUnit) planForward(k *kernels) {
+	for b := range u.inCB {
+		for kh := range u.k {
+			for kw := range u.k {
+				u.xTaps = append(u.xTaps, u.tapOffset(b, kh, kw))
+			}
+		}
+	}
+	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, tiles: k.tiles(u.y.h, u.y.w),
+		inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
+	u.wFwd = aligned(u.outCB * u.fwd.wBlock)
+}
+
+// gradHalo is the border that the backward pass wants round dy.
+func (u *convUnit) gradHalo() int {
+	reach := func(size, out int) int {
+		low := (u.k-1)/u.s - u.p/u.s
+		return max(0, low, (size-1+u.p)/u.s-(out-1))
+	}
+	return max(reach(u.in.h, u.y.h), reach(u.in.w, u.y.w))
+}
+
+// phase is the input rows (or columns) that one set of taps reaches: rows first, first+s, ... count of them.
+type phase struct{ tap, first, count, from int }
+
+// phases lists them for a side of n pixels; from is the output row under tap j = 0 of the first.
+func (u *convUnit) phases(n int) []phase {
+	var out []phase
+	for a := range u.s {
+		first := a - u.p
+		for first < 0 {
+			first += u.s
+		}
+		if first < n {
+			out = append(out, phase{a, first, (n-1-first)/u.s + 1, (first + u.p - a) / u.s})
+		}
+	}
+	return out
+}
+
+func (u *convUnit) planBackward(k *kernels) {
+	at := 0
+	for _, v := range u.phases(u.in.h) {
+		for _, h := range u.phases(u.in.w) {
+			m := gemm{lanes: lanes, tiles: k.tiles(v.count, h.count), inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
+				inBase:  u.dy.firstPixel + v.from*u.dy.row + h.from*pixelBytes,
+				outBase: v.first*u.dx.row + h.first*pixelBytes, weights: at}
+			for b := range u.outCB {
+				for kh := v.tap; kh < u.k; kh += u.s {
+					for kw := h.tap; kw < u.k; kw += u.s {
+						m.taps = append(m.taps, b*u.dy.block-kh/u.s*u.dy.row-kw/u.s*pixelBytes)
+					}
+				}
+			}
+			m.wBlock = len(m.taps) * blockLen
+			at += u.inCB * m.wBlock
+			u.bwd = append(u.bwd, m)
+		}
+	}
+	u.wBwd = aligned(at + 1)
+}
+
+func (u *convUnit) planWeightGradient() {
+	groups := 1
+	for groups*u.inCB*u.outCB < minGroups && groups < u.in.images {
+		groups *= 2
+	}
+	u.groups = divide(u.in.images, (u.in.images+groups-1)/groups)
+	u.blockWeights = u.inCB * u.outCB * u.kk * blockLen
+	u.partial = &buffer{len: len(u.groups) * u.blockWeights, first: -1}
+	u.imagesOne = max(1, maxChain/(u.y.h*u.y.w))
+	u.rowsOne = u.y.h
+	if u.imagesOne == 1 {
+		u.rowsOne = min(u.y.h, max(1, maxChain/u.y.w))
+	}
+}
+
+// relay copies the weights of output block b (and of all input blocks) from the canonical layout.
+func (u *convUnit) relayForward(params []float32, b int) {
+	w, o := params[u.param.Offset:u.param.Offset+u.param.Len], u.wFwd[b*u.fwd.wBlock:(b+1)*u.fwd.wBlock]
+	i := 0
+	for ib := range u.inCB {
+		for t := range u.kk {
+			for il := range u.inLanes {
+				u.relayLane(w, o[i:i+lanes], b, ib*lanes+il, t)
+				i += lanes
+			}
+		}
+	}
+}
+
+func (u *convUnit) relayLane(w, o []float32, b, ic, t int) {
+	for l := range o {
+		oc := b*lanes + l
+		if oc < u.y.c && ic < u.in.c {
+			o[l] = w[(oc*u.in.c+ic)*u.kk+t]
+		}
+	}
+}
+
+// relayBackward copies the weights that lead to input block b.
+func (u *convUnit) relayBackward(params []float32, b int) {
+	w := params[u.param.Offset : u.param.Offset+u.param.Len]
+	m := 0
+	for _, v := range u.phases(u.in.h) {
+		for _, h := range u.phases(u.in.w) {
+			o := u.wBwd[u.bwd[m].weights+b*u.bwd[m].wBlock:]
+			m++
+			for ob := range u.outCB {
+				for kh := v.tap; kh < u.k; kh += u.s {
+					for kw := h.tap; kw < u.k; kw += u.s {
+						u.relayBlock(w, o[:blockLen], b, ob, kh*u.k+kw)
+						o = o[blockLen:]
+					}
+				}
+			}
+		}
+	}
+}
+
+func (u *convUnit) relayBlock(w, o []float32, ib, ob, t int) {
+	for ol := range min(lanes, u.y.c-ob*lanes) {
+		for il := range min(lanes, u.in.c-ib*lanes) {
+			o[ol*lanes+il] = w[((ob*lanes+ol)*u.in.c+ib*lanes+il)*u.kk+t]
+		}
+	}
+}
+
+// splitImage fills the planes of one image's block.
+func (u *convUnit) splitImage(image, block int) {
+	hp, wp := u.planeBytes/u.src.row, u.src.w
+	for i, pl := range u.planes {
+		a, b := pl/u.s-u.p, pl%u.s-u.p
+		for r := range hp {
+			dst := unsafe.Add(u.src.at(image, block), i*u.planeBytes+r*u.src.row)
+			y := r*u.s + a
+			for c := range wp {
+				x := c*u.s + b
+				if y < -u.in.halo || y >= u.in.h+u.in.halo || x < -u.in.halo || x >= u.in.w+u.in.halo {
+					*vec(dst, c*pixelBytes) = vector{}
+					continue
+				}
+				*vec(dst, c*pixelBytes) = *u.in.pixel(image, block, y, x)
+			}
+		}
+	}
+}
+
+func (u *convUnit) forward(e *Engine, item, thread int) {
+	image, b := item/u.outCB, item%u.outCB
+	u.fwd.run(e.kern, &e.scratch[thread].conv, u.src.start(image, 0), u.y.at(image, b), u.wFwd, b, false)
+	u.y.zeroHalo(image, b)
+	if u.stats != nil && e.training {
+		u.stats.gather(e, image, b, thread)
+	}
+}
+
+func (u *convUnit) backwardData(e *Engine, item, thread int) {
+	image, b := item/u.inCB, item%u.inCB
+	if !u.addDX {
+		u.dx.zeroHalo(image, b)
+	}
+	for i := range u.bwd {
+		u.bwd[i].run(e.kern, &e.scratch[thread].conv, u.dy.start(image, 0), u.dx.at(image, b), u.wBwd, b, u.addDX)
+	}
+}
+
+// backwardWeights sums one 16x16 block's gradient, all taps, over one group of images.
+func (u *convUnit) backwardWeights(e *Engine, item, thread int) {
+	blocks := u.inCB * u.outCB
+	g, ib, ob := u.groups[item/blocks], item%blocks/u.outCB, item%u.outCB
+	a := &e.scratch[thread].wgrad
+	*a = wgradArgs{xImage: u.src.image, dyImage: u.dy.image, xRow: u.src.row, dyRow: u.dy.row, cols: u.y.w}
+	dw := unsafe.Pointer(&u.partial.data[item*u.kk*blockLen])
+	for t, off := range u.xTaps[ib*u.kk : (ib+1)*u.kk] {
+		a.dw, a.add = unsafe.Add(dw, 4*t*blockLen), 0
+		for im := g.from; im < g.from+g.n; im += u.imagesOne {
+			a.images = min(u.imagesOne, g.from+g.n-im)
+			for r := 0; r < u.y.h; r += u.rowsOne {
+				a.rows = min(u.rowsOne, u.y.h-r)
+				a.x = unsafe.Add(u.src.start(im, 0), off+r*u.src.row)
+				a.dy = unsafe.Add(u.dy.at(im, ob), r*u.dy.row)
+				e.kern.wgrad(a)
+				a.add = 1
+			}
+		}
+	}
+}
+
+// combine adds the groups' sums in a fixed tree and writes the block's gradient in the canonical layout.
+func (u *convUnit) combine(e *Engine, item, thread int) {
+	n := u.kk * blockLen
+	at := func(g int) []float32 { return u.partial.data[g*u.blockWeights+item*n:][:n] }
+	a := &e.scratch[thread].ew
+	*a = ewArgs{rows: 1, cols: n / lanes}
+	for step := 1; step < len(u.groups); step *= 2 {
+		for g := 0; g+step < len(u.groups); g += 2 * step {
+			a.out, a.a = unsafe.Pointer(&at(g)[0]), unsafe.Pointer(&at(g + step)[0])
+			e.kern.accumulate(a)
+		}
+	}
+	ib, ob := item/u.outCB, item%u.outCB
+	sum, out := at(0), e.grads.Values[u.param.Offset:u.param.Offset+u.param.Len]
+	for ol := range min(lanes, u.y.c-ob*lanes) {
+		for il := range min(lanes, u.in.c-ib*lanes) {
+			o := out[((ob*lanes+ol)*u.in.c+ib*lanes+il)*u.kk:][:u.kk]
+			for t := range o {
+				o[t] = sum[t*blockLen+il*lanes+ol]
+			}
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package cpu
+
+import (
+	"fmt"
+	"os"
+)
+
+// kernels is one family: every function gives the same bits in every family.
+type kernels struct {
+	name    string
+	maxCols int // of a convolution's tile
+	maxRows int
+	maxPix  int // rows*cols
+
+	conv  func(a *convArgs, rows, cols int)
+	wgrad func(a *wgradArgs)
+
+	// stats: res = [first pixel K, sum of y-K, sum of (y-K)^2].
+	stats func(a *ewArgs)
+	// apply: out = y*scale + shift (+ a) (then ReLU); index 1 for the shortcut a, 2 for ReLU.
+	apply [4]func(a *ewArgs)
+	// reduce*: res = [sum of g, sum of g*(y-mean)]. reduceZ masks g where y*scale+shift is not above 0;
+	// reduceA where a is not above 0, and writes the masked g back.
+	reduce, reduceZ, reduceA func(a *ewArgs)
+	// dx: out = A*g + (B*(y-mean) + C); dxZ masks g first as reduceZ does.
+	dx, dxZ func(a *ewArgs)
+	// accumulate: out += a.
+	accumulate func(a *ewArgs)
+	// sgd updates n weights: v = momentum*v + (decay*w + g), w = w + negLR*v.
+	sgd func(a *sgdArgs)
+}
+
+// simdVariable names the environment variable that forces a family.
+const simdVariable = "LOCKSTEP_SIMD"
+
+// choose picks the family that the environment asks for, or the best one.
+func choose() (*kernels, error) {
+	all := families()
+	want := os.Getenv(simdVariable)
+	if want == "" {
+		return all[len(all)-1], nil
+	}
+	for _, k := range all {
+		if k.name == want {
+			return k, nil
+		}
+	}
+	have := ""
+	for _, k := range all {
+		have += " " + k.name
+	}
+	return nil, fmt.Errorf("cpu: %s=%s: this machine offers%s", simdVariable, want, have)
+}
+
+// span is a piece of a line of pixels.
+type span struct{ from, n int }
+
+// divide cuts n into the fewest pieces of at most limit, as equal as can be.
+func divide(n, limit int) []span {
+	pieces := (n + limit - 1) / limit
+	out := make([]span, 0, pieces)
+	for i := range pieces {
+		from, to := i*n/pieces, (i+1)*n/pieces
+		out = append(out, span{from, to - from})
+	}
+	return out
+}
+
+// tile is a rectangle of output pixels that one call of a convolution kernel computes.
+type tile struct{ y, x, rows, cols int }
+
+// tiles covers h x w pixels. Narrow images take several rows a tile. Which tiles there are changes no bit of the result.
+func (k *kernels) tiles(h, w int) []tile {
+	if h == 0 || w == 0 {
+		return nil
+	}
+	columns := divide(w, k.maxCols)
+	rows := min(k.maxRows, max(1, k.maxPix/columns[len(columns)-1].n))
+	var out []tile
+	for _, r := range divide(h, rows) {
+		for _, c := range columns {
+			out = append(out, tile{r.from, c.from, r.n, c.n})
+		}
+	}
+	return out
+}

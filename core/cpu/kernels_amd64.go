@@ -1,0 +1,70 @@
+package cpu
+
+import (
+	"unsafe"
+
+	xcpu "golang.org/x/sys/cpu"
+)
+
+// families lists what this machine can run, the best last.
+func families() []*kernels {
+	out := []*kernels{genericKernels}
+	if xcpu.X86.HasAVX2 && xcpu.X86.HasFMA {
+		out = append(out, avx2Kernels)
+		if xcpu.X86.HasAVX512F && xcpu.X86.HasAVX512DQ && xcpu.X86.HasAVX512BW && xcpu.X86.HasAVX512VL {
+			out = append(out, avx512Kernels)
+		}
+	}
+	return out
+}
+
+var avx512Kernels = &kernels{
+	name: "avx512", maxCols: 28, maxRows: 4, maxPix: 28,
+	conv:       func(a *convArgs, rows, cols int) { convavx512[rows][cols](a) },
+	wgrad:      wgrad_avx512,
+	stats:      stats_avx512,
+	apply:      [4]func(*ewArgs){apply_avx512, applyAdd_avx512, applyReLU_avx512, applyAddReLU_avx512},
+	reduce:     reduce_avx512,
+	reduceZ:    reduceZ_avx512,
+	reduceA:    reduceA_avx512,
+	dx:         dx_avx512,
+	dxZ:        dxZ_avx512,
+	accumulate: accumulate_avx512,
+	sgd:        func(a *sgdArgs) { sgd_avx512(a); sgdRest(a, 16) },
+}
+
+var avx2Kernels = &kernels{
+	name: "avx2", maxCols: 6, maxRows: 1, maxPix: 6,
+	conv:       func(a *convArgs, rows, cols int) { convavx2[rows][cols](a) },
+	wgrad:      wgradFours,
+	stats:      stats_avx2,
+	apply:      [4]func(*ewArgs){apply_avx2, applyAdd_avx2, applyReLU_avx2, applyAddReLU_avx2},
+	reduce:     reduce_avx2,
+	reduceZ:    reduceZ_avx2,
+	reduceA:    reduceA_avx2,
+	dx:         dx_avx2,
+	dxZ:        dxZ_avx2,
+	accumulate: accumulate_avx2,
+	sgd:        func(a *sgdArgs) { sgd_avx2(a); sgdRest(a, 8) },
+}
+
+// wgradFours calls the AVX2 kernel for four input lanes at a time: it has registers for no more.
+func wgradFours(a *wgradArgs) {
+	x, dw := a.x, a.dw
+	for i := range lanes / 4 {
+		a.x, a.dw = unsafe.Add(x, 16*i), unsafe.Add(dw, 4*pixelBytes*i)
+		wgrad_avx2(a)
+	}
+	a.x, a.dw = x, dw
+}
+
+// sgdRest updates the weights behind the last whole vector.
+func sgdRest(a *sgdArgs, width int) {
+	done := a.n / width * width
+	if done == a.n {
+		return
+	}
+	rest := *a
+	rest.w, rest.v, rest.g, rest.n = unsafe.Add(a.w, 4*done), unsafe.Add(a.v, 4*done), unsafe.Add(a.g, 4*done), a.n-done
+	sgdGeneric(&rest)
+}

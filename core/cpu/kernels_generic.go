@@ -1,0 +1,208 @@
+package cpu
+
+import (
+	"math"
+	"unsafe"
+)
+
+var genericKernels = &kernels{
+	name: "generic", maxCols: 28, maxRows: 1, maxPix: 28,
+	conv: convGeneric, wgrad: wgradGeneric, stats: statsGeneric,
+	apply: [4]func(*ewArgs){
+		func(a *ewArgs) { applyGeneric(a, false, false) },
+		func(a *ewArgs) { applyGeneric(a, true, false) },
+		func(a *ewArgs) { applyGeneric(a, false, true) },
+		func(a *ewArgs) { applyGeneric(a, true, true) },
+	},
+	reduce:     func(a *ewArgs) { reduceGeneric(a, false, false) },
+	reduceZ:    func(a *ewArgs) { reduceGeneric(a, true, false) },
+	reduceA:    func(a *ewArgs) { reduceGeneric(a, false, true) },
+	dx:         func(a *ewArgs) { dxGeneric(a, false) },
+	dxZ:        func(a *ewArgs) { dxGeneric(a, true) },
+	accumulate: accumulateGeneric,
+	sgd:        sgdGeneric,
+}
+
+// fma32 is x*y + z rounded once, as the vector instructions do it. The product of two float32 is exact in
+// float64; the sum is rounded to odd there, so that rounding it again to float32 is as if it had been exact
+// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
+func fma32(x, y, z float32) float32 {
+	p, c := float64(x)*float64(y), float64(z)
+	s := p + c
+	b := s - p
+	e := (p - (s - b)) + (c - b) // the part of p+c that s lost (Knuth's two-sum); NaN when s is no number
+	if e > 0 || e < 0 {
+		if bits := math.Float64bits(s); bits&1 == 0 {
+			if (e > 0) == (s > 0) {
+				bits++
+			} else {
+				bits--
+			}
+			s = math.Float64frombits(bits)
+		}
+	}
+	return float32(s)
+}
+
+type vector = [lanes]float32
+
+func vec(p unsafe.Pointer, off int) *vector { return (*vector)(unsafe.Add(p, off)) }
+
+func convGeneric(a *convArgs, rows, cols int) {
+	for r := range rows {
+		for c := range cols {
+			out := vec(a.out, r*a.outRow+c*a.outPix)
+			var acc vector
+			if a.add != 0 {
+				acc = *out
+			}
+			w := a.w
+			for _, t := range unsafe.Slice((*int)(a.taps), a.ntaps) {
+				in := vec(a.in, t+r*a.inRow+c*pixelBytes)
+				for i := range a.lanes {
+					x, wi := in[i], vec(w, i*pixelBytes)
+					for o := range acc {
+						acc[o] = fma32(x, wi[o], acc[o])
+					}
+				}
+				w = unsafe.Add(w, a.lanes*pixelBytes)
+			}
+			*out = acc
+		}
+	}
+}
+
+func wgradGeneric(a *wgradArgs) {
+	var acc [lanes]vector
+	for n := range a.images {
+		for r := range a.rows {
+			for c := range a.cols {
+				x, dy := vec(a.x, n*a.xImage+r*a.xRow+c*pixelBytes), vec(a.dy, n*a.dyImage+r*a.dyRow+c*pixelBytes)
+				for i := range acc {
+					for o := range acc[i] {
+						acc[i][o] = fma32(x[i], dy[o], acc[i][o])
+					}
+				}
+			}
+		}
+	}
+	for i := range acc {
+		dw := vec(a.dw, i*pixelBytes)
+		for o, v := range acc[i] {
+			if a.add != 0 {
+				v += dw[o]
+			}
+			dw[o] = v
+		}
+	}
+}
+
+// chains is how many partial sums a reduction keeps for each lane; pixel j of a row goes to chain j mod chains.
+const chains = 4
+
+type sums [chains]vector
+
+func (s *sums) total(out *vector) {
+	for o := range out {
+		out[o] = (s[0][o] + s[1][o]) + (s[2][o] + s[3][o])
+	}
+}
+
+func statsGeneric(a *ewArgs) {
+	var s1, s2 sums
+	k := *vec(a.y, 0)
+	for r := range a.rows {
+		for c := range a.cols {
+			y := vec(a.y, r*a.yRow+c*pixelBytes)
+			for o, v := range y {
+				d := v - k[o]
+				s1[c%chains][o] += d
+				s2[c%chains][o] = fma32(d, d, s2[c%chains][o])
+			}
+		}
+	}
+	*vec(a.res, 0) = k
+	s1.total(vec(a.res, pixelBytes))
+	s2.total(vec(a.res, 2*pixelBytes))
+}
+
+func applyGeneric(a *ewArgs, add, relu bool) {
+	scale, shift := vec(a.coef, coefScale*pixelBytes), vec(a.coef, coefShift*pixelBytes)
+	for r := range a.rows {
+		for c := range a.cols {
+			y, out := vec(a.y, r*a.yRow+c*pixelBytes), vec(a.out, r*a.outRow+c*pixelBytes)
+			for o, v := range y {
+				z := fma32(v, scale[o], shift[o])
+				if add {
+					z += vec(a.a, r*a.aRow+c*pixelBytes)[o]
+				}
+				if relu && 0 > z {
+					z = 0
+				}
+				out[o] = z
+			}
+		}
+	}
+}
+
+func reduceGeneric(a *ewArgs, maskZ, maskA bool) {
+	var s1, s2 sums
+	scale, shift, mean := vec(a.coef, coefScale*pixelBytes), vec(a.coef, coefShift*pixelBytes), vec(a.coef, coefMean*pixelBytes)
+	for r := range a.rows {
+		for c := range a.cols {
+			y, g := vec(a.y, r*a.yRow+c*pixelBytes), vec(a.g, r*a.gRow+c*pixelBytes)
+			for o, v := range y {
+				d := g[o]
+				if maskZ && !(fma32(v, scale[o], shift[o]) > 0) {
+					d = 0
+				}
+				if maskA {
+					if !(vec(a.a, r*a.aRow+c*pixelBytes)[o] > 0) {
+						d = 0
+					}
+					g[o] = d
+				}
+				s1[c%chains][o] += d
+				s2[c%chains][o] = fma32(d, v-mean[o], s2[c%chains][o])
+			}
+		}
+	}
+	s1.total(vec(a.res, 0))
+	s2.total(vec(a.res, pixelBytes))
+}
+
+func dxGeneric(a *ewArgs, mask bool) {
+	scale, shift, mean := vec(a.coef, coefScale*pixelBytes), vec(a.coef, coefShift*pixelBytes), vec(a.coef, coefMean*pixelBytes)
+	ca, cb, cc := vec(a.coef, coefA*pixelBytes), vec(a.coef, coefB*pixelBytes), vec(a.coef, coefC*pixelBytes)
+	for r := range a.rows {
+		for c := range a.cols {
+			y, g, out := vec(a.y, r*a.yRow+c*pixelBytes), vec(a.g, r*a.gRow+c*pixelBytes), vec(a.out, r*a.outRow+c*pixelBytes)
+			for o, v := range y {
+				d := g[o]
+				if mask && !(fma32(v, scale[o], shift[o]) > 0) {
+					d = 0
+				}
+				out[o] = fma32(ca[o], d, fma32(cb[o], v-mean[o], cc[o]))
+			}
+		}
+	}
+}
+
+func accumulateGeneric(a *ewArgs) {
+	for r := range a.rows {
+		for c := range a.cols {
+			in, out := vec(a.a, r*a.aRow+c*pixelBytes), vec(a.out, r*a.outRow+c*pixelBytes)
+			for o, v := range in {
+				out[o] += v
+			}
+		}
+	}
+}
+
+func sgdGeneric(a *sgdArgs) {
+	w, v, g := unsafe.Slice((*float32)(a.w), a.n), unsafe.Slice((*float32)(a.v), a.n), unsafe.Slice((*float32)(a.g), a.n)
+	for i := range w {
+		v[i] = fma32(a.momentum, v[i], fma32(a.decay, w[i], g[i]))
+		w[i] = fma32(a.negLR, v[i], w[i])
+	}
+}

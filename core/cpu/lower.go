@@ -1,0 +1,235 @@
+package cpu
+
+import "github.com/lockstep-ml/lockstep/core"
+
+func (c *compiler) lowerNode(i int, nd core.Node) {
+	switch nd.Op {
+	case core.OpInput:
+		c.lowerInput(i)
+	case core.OpConv:
+		c.lowerConv(i, nd)
+	case core.OpReLU:
+		c.lowerReLU(i, nd)
+	case core.OpMaxPool:
+		c.lowerMaxPool(i, nd)
+	case core.OpAdd:
+		c.lowerAdd(i, nd)
+	case core.OpPadShortcut:
+		c.lowerPad(i, nd)
+	case core.OpGlobalAvgPool:
+		c.lowerAvgPool(i, nd)
+	case core.OpLinear:
+		c.lowerLinear(nd)
+	default:
+		panic("cpu: no kernel for " + nd.Op.String())
+	}
+}
+
+func (c *compiler) lowerInput(i int) {
+	u := &inputUnit{out: c.value(i)}
+	c.forward(step{name: "input", perImage: u.out.blocks, job: c.job(u.forward)}, u.out)
+}
+
+// job binds an engine to a unit's method.
+func (c *compiler) job(f func(e *Engine, item, thread int)) func(item, thread int) {
+	e := c.e
+	return func(item, thread int) { f(e, item, thread) }
+}
+
+func (c *compiler) lowerConv(i int, nd core.Node) {
+	u := newConv(c.params[nd.Name+".weight"], nd, c.values[nd.Inputs[0]], c.value(i))
+	c.convs[i] = u
+	c.e.convs = append(c.e.convs, u)
+	c.convForward(u, nd.Name, step{perImage: u.outCB})
+	c.undo = append(c.undo, func() {
+		u.dy = c.grads[i]
+		if nd.Inputs[0] != 0 {
+			u.dx, u.addDX = c.gradient(nd.Inputs[0])
+		}
+		c.convBackward(u, nd.Name, step{perImage: u.inCB})
+	})
+}
+
+// convForward adds the steps of a convolution; size says how many items the convolution has.
+func (c *compiler) convForward(u *convUnit, name string, size step) {
+	u.planForward(c.e.kern)
+	if u.planes != nil {
+		c.forward(step{name: name + " split", perImage: u.inCB, job: func(item, _ int) {
+			u.splitImage(item/u.inCB, item%u.inCB)
+		}}, u.in, u.src)
+	}
+	size.name, size.job = name, c.job(u.forward)
+	c.forward(size, u.src, u.y)
+}
+
+func (c *compiler) convBackward(u *convUnit, name string, size step) {
+	u.planWeightGradient()
+	c.touch(u.partial)
+	c.backward(step{name: name + " weights", fixed: len(u.groups) * u.inCB * u.outCB, job: c.job(u.backwardWeights)}, u.src, u.dy)
+	c.touch(u.partial)
+	c.backward(step{name: name + " combine", fixed: u.inCB * u.outCB, job: c.job(u.combine)})
+	c.final(u.param)
+	if u.dx != nil {
+		u.planBackward(c.e.kern)
+		size.name, size.job = name+" data", c.job(u.backwardData)
+		c.backward(size, u.dy, u.dx)
+	}
+}
+
+// lowerNorm adds a normalisation and what it took in; end is the last node of the chain.
+func (c *compiler) lowerNorm(end int, ch *normChain) {
+	nd := c.net.Nodes[ch.norm]
+	from := nd.Inputs[0]
+	u := newNorm(c.norms[ch.norm], c.params[nd.Name+".weight"], c.params[nd.Name+".bias"], c.values[from], c.value(end))
+	u.relu = ch.relu
+	if ch.short >= 0 {
+		u.short = c.values[ch.short]
+	}
+	c.e.norms = append(c.e.norms, u)
+	if cv := c.convs[from]; cv != nil && cv.stats == nil {
+		cv.stats = u
+	} else {
+		c.forward(step{name: nd.Name + " statistics", perImage: u.y.blocks, job: c.job(u.gatherItem), trains: true}, u.y)
+	}
+	e := c.e
+	c.forward(step{name: nd.Name + " finish", serial: func() { u.finish(e) }, trains: true})
+	c.forward(step{name: nd.Name, perImage: u.y.blocks, job: c.job(u.apply)}, u.y, u.out, u.short)
+	c.undo = append(c.undo, func() { c.normBackward(u, end, from, ch.short, nd.Name) })
+}
+
+func (c *compiler) normBackward(u *normUnit, end, from, short int, name string) {
+	e := c.e
+	u.dOut = c.grads[end]
+	uses := []*tensor{u.y, u.dOut}
+	if u.relu && u.short != nil {
+		uses = append(uses, u.out)
+	}
+	c.backward(step{name: name + " reduce", perImage: u.y.blocks, job: c.job(u.reduce)}, uses...)
+	c.backward(step{name: name + " finish", serial: func() { u.finishBackward(e) }})
+	c.final(u.weight, u.bias)
+	dy, add := c.gradient(from)
+	u.dy = dy
+	if add { // somebody else reads the normalisation's input too
+		u.dy = newTensor(dy.images, dy.c, dy.h, dy.w, 0)
+	}
+	c.backward(step{name: name + " backward", perImage: u.y.blocks, job: c.job(u.backward)}, u.y, u.dOut, u.dy)
+	if add {
+		c.pass(u.dy, dy, true, name)
+	}
+	if short > 0 {
+		c.share(u.dOut, short, name)
+	}
+}
+
+// pass adds a step that hands a gradient on.
+func (c *compiler) pass(src, dst *tensor, add bool, name string) {
+	u := &spread{src: src, dst: dst, add: add}
+	c.backward(step{name: name + " spread", perImage: src.blocks, job: c.job(u.run)}, src, dst)
+}
+
+// share gives a gradient to one more node. The first to contribute lends its buffer where the shapes agree: after
+// this nobody reads it as what it was.
+func (c *compiler) share(g *tensor, node int, name string) {
+	if u := c.convs[node]; c.grads[node] == nil && (u == nil || u.gradHalo() == g.halo) && !g.lent {
+		g.lent = true
+		c.grads[node] = &tensor{images: g.images, c: g.c, blocks: g.blocks, h: g.h, w: g.w, halo: g.halo, row: g.row, block: g.block,
+			image: g.image, buf: g.buf, firstPixel: g.firstPixel, contributors: 1}
+		return
+	}
+	dst, add := c.gradient(node)
+	c.pass(g, dst, add, name)
+}
+
+func (c *compiler) lowerAdd(i int, nd core.Node) {
+	u := &addUnit{a: c.values[nd.Inputs[0]], b: c.values[nd.Inputs[1]], out: c.value(i)}
+	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.a, u.b, u.out)
+	c.undo = append(c.undo, func() {
+		for _, in := range nd.Inputs {
+			if in > 0 {
+				dst, add := c.gradient(in)
+				c.pass(c.grads[i], dst, add, nd.Name)
+			}
+		}
+	})
+}
+
+func (c *compiler) lowerReLU(i int, nd core.Node) {
+	u := &reluUnit{in: c.values[nd.Inputs[0]], out: c.value(i)}
+	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.undo = append(c.undo, func() {
+		if nd.Inputs[0] == 0 {
+			return
+		}
+		u.dOut = c.grads[i]
+		u.dIn, u.add = c.gradient(nd.Inputs[0])
+		c.backward(step{name: nd.Name + " backward", perImage: u.out.blocks, job: c.job(u.backward)}, u.out, u.dIn, u.dOut)
+	})
+}
+
+func (c *compiler) lowerMaxPool(i int, nd core.Node) {
+	u := &maxPoolUnit{k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: c.values[nd.Inputs[0]], out: c.value(i)}
+	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.undo = append(c.undo, func() {
+		if nd.Inputs[0] == 0 {
+			return
+		}
+		u.dOut = c.grads[i]
+		u.dIn, u.add = c.gradient(nd.Inputs[0])
+		c.backward(step{name: nd.Name + " backward", perImage: u.out.blocks, job: c.job(u.backward)}, u.in, u.out, u.dIn, u.dOut)
+	})
+}
+
+func (c *compiler) lowerAvgPool(i int, nd core.Node) {
+	u := &avgPoolUnit{in: c.values[nd.Inputs[0]], out: c.value(i)}
+	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.undo = append(c.undo, func() {
+		if nd.Inputs[0] == 0 {
+			return
+		}
+		u.dOut = c.grads[i]
+		u.dIn, u.add = c.gradient(nd.Inputs[0])
+		c.backward(step{name: nd.Name + " backward", perImage: u.out.blocks, job: c.job(u.backward)}, u.dIn, u.dOut)
+	})
+}
+
+func (c *compiler) lowerPad(i int, nd core.Node) {
+	u := &padUnit{s: nd.Stride, in: c.values[nd.Inputs[0]], out: c.value(i)}
+	u.shift = (u.out.c - u.in.c) / 2
+	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.undo = append(c.undo, func() {
+		if nd.Inputs[0] == 0 {
+			return
+		}
+		u.dOut = c.grads[i]
+		u.dIn, u.add = c.gradient(nd.Inputs[0])
+		c.backward(step{name: nd.Name + " backward", perImage: 1, job: c.job(u.backward)}, u.dIn, u.dOut)
+	})
+}
+
+func (c *compiler) lowerLinear(nd core.Node) {
+	e, in := c.e, c.values[nd.Inputs[0]]
+	batch := e.cfg.Batch
+	row, y := newTensor(1, in.c, 1, batch, 0), newTensor(1, nd.Channels, 1, batch, 0)
+	u := &linearUnit{conv: newConv(c.params[nd.Name+".weight"], core.Node{Kernel: 1, Stride: 1}, row, y), bias: c.params[nd.Name+".bias"], in: in}
+	e.linear = u
+	e.convs = append(e.convs, u.conv)
+	c.forward(step{name: nd.Name + " pack", serial: func() { u.pack(e) }}, in, row)
+	c.convForward(u.conv, nd.Name, step{fixed: u.conv.outCB})
+	c.forward(step{name: nd.Name + " logits", serial: func() { u.unpack(e, e.state.Params, e.logits) }}, y)
+	c.undo = append(c.undo, func() { c.linearBackward(u, nd) })
+}
+
+func (c *compiler) linearBackward(u *linearUnit, nd core.Node) {
+	e := c.e
+	u.conv.dy = newTensor(1, u.conv.y.c, 1, u.conv.y.w, 0)
+	c.backward(step{name: nd.Name + " gradient", serial: func() { u.packGradient(e) }}, u.conv.dy)
+	c.final(u.bias)
+	if nd.Inputs[0] != 0 {
+		u.conv.dx = newTensor(1, u.in.c, 1, u.conv.y.w, 0)
+		u.dIn, u.addDX = c.gradient(nd.Inputs[0])
+	}
+	c.convBackward(u.conv, nd.Name, step{fixed: u.conv.inCB})
+	if u.dIn != nil {
+		c.backward(step{name: nd.Name + " unpack", serial: func() { u.unpackGradient(e) }}, u.conv.dx, u.dIn)
+	}
+}

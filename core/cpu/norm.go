@@ -1,0 +1,169 @@
+package cpu
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/lockstep-ml/lockstep/core"
+)
+
+// normUnit is a batch normalisation together with the shortcut's sum and the ReLU that follow it, where they do.
+//
+// Statistics are gathered per image and block as sums around the block's first pixel, and joined over the images in
+// float64 by the parallel formula of Chan, Golub and LeVeque (1979).
+type normUnit struct {
+	norm          core.Norm
+	weight, bias  core.Param
+	y, out, short *tensor // short is nil without a shortcut
+	relu          bool
+	dy, dOut      *tensor
+	addDY         bool
+
+	coefs   []float32 // [block][coefVectors][16]
+	gamma   []float32 // padded with zeros to whole blocks, as beta
+	beta    []float32
+	mean    []float64
+	rstd    []float64
+	partial []float32 // [image][block][3][16]
+}
+
+func newNorm(norm core.Norm, weight, bias core.Param, y, out *tensor) *normUnit {
+	n := y.blocks * lanes
+	return &normUnit{norm: norm, weight: weight, bias: bias, y: y, out: out,
+		coefs: aligned(n * coefVectors), gamma: make([]float32, n), beta: make([]float32, n),
+		mean: make([]float64, n), rstd: make([]float64, n), partial: aligned(y.images * n * 3)}
+}
+
+func (u *normUnit) args(e *Engine, image, block, thread int) *ewArgs {
+	a := &e.scratch[thread].ew
+	*a = ewArgs{rows: u.y.h, cols: u.y.w, y: u.y.at(image, block), yRow: u.y.row,
+		coef: unsafe.Pointer(&u.coefs[block*coefVectors*lanes]),
+		res:  unsafe.Pointer(&u.partial[(image*u.y.blocks+block)*3*lanes])}
+	return a
+}
+
+// gather takes one block's statistics.
+func (u *normUnit) gather(e *Engine, image, block, thread int) {
+	a := u.args(e, image, block, thread)
+	if u.y.halo == 0 { // one long row: the chains then do not depend on the image's width
+		a.rows, a.cols = 1, u.y.h*u.y.w
+	}
+	e.kern.stats(a)
+}
+
+func (u *normUnit) gatherItem(e *Engine, item, thread int) {
+	u.gather(e, item/u.y.blocks, item%u.y.blocks, thread)
+}
+
+// finish joins the images' statistics and prepares the normalisation of the batch.
+func (u *normUnit) finish(e *Engine) {
+	count := float64(u.y.h * u.y.w)
+	total := count * float64(u.y.images)
+	for c := range u.norm.Channels {
+		n, mean, m2 := 0.0, 0.0, 0.0
+		for im := range u.y.images {
+			p := u.partial[(im*u.y.blocks+c/lanes)*3*lanes+c%lanes:]
+			k, s1, s2 := float64(p[0]), float64(p[lanes]), float64(p[2*lanes])
+			d := k + s1/count - mean
+			mean += float64(d * (count / (n + count)))
+			m2 += (s2 - float64(s1*s1)/count) + float64(d*d*(n*count/(n+count)))
+			n += count
+		}
+		m2 = max(m2, 0) // a NaN stays
+		e.grads.Mean[u.norm.Offset+c] = float32(mean)
+		e.grads.Var[u.norm.Offset+c] = float32(m2 / max(total-1, 1))
+		u.set(c, mean, m2/total)
+	}
+}
+
+// running prepares the normalisation by running statistics.
+func (u *normUnit) running(s *core.State[float32]) {
+	for c := range u.norm.Channels {
+		u.set(c, float64(s.Mean[u.norm.Offset+c]), float64(s.Var[u.norm.Offset+c]))
+	}
+}
+
+func (u *normUnit) set(c int, mean, variance float64) {
+	u.mean[c], u.rstd[c] = mean, 1/math.Sqrt(variance+core.BNEpsilon)
+	scale := float64(u.gamma[c]) * u.rstd[c]
+	v := u.coefs[c/lanes*coefVectors*lanes+c%lanes:]
+	v[coefScale*lanes] = float32(scale)
+	v[coefShift*lanes] = float32(float64(u.beta[c]) - float64(mean*scale))
+	v[coefMean*lanes] = float32(mean)
+}
+
+// load takes weight and bias from the parameters.
+func (u *normUnit) load(params []float32) {
+	copy(u.gamma, params[u.weight.Offset:u.weight.Offset+u.weight.Len])
+	copy(u.beta, params[u.bias.Offset:u.bias.Offset+u.bias.Len])
+}
+
+func (u *normUnit) apply(e *Engine, item, thread int) {
+	image, block := item/u.y.blocks, item%u.y.blocks
+	a := u.args(e, image, block, thread)
+	a.out, a.outRow = u.out.at(image, block), u.out.row
+	kind := 0
+	if u.short != nil {
+		a.a, a.aRow = u.short.at(image, block), u.short.row
+		kind = 1
+	}
+	if u.relu {
+		kind += 2
+	}
+	e.kern.apply[kind](a)
+	u.out.zeroHalo(image, block)
+}
+
+// reduce sums, over one block, the gradient that passed ReLU, and its products with the input.
+func (u *normUnit) reduce(e *Engine, item, thread int) {
+	image, block := item/u.y.blocks, item%u.y.blocks
+	a := u.args(e, image, block, thread)
+	a.g, a.gRow = u.dOut.at(image, block), u.dOut.row
+	switch {
+	case !u.relu:
+		e.kern.reduce(a)
+	case u.short == nil:
+		e.kern.reduceZ(a)
+	default:
+		a.a, a.aRow = u.out.at(image, block), u.out.row
+		e.kern.reduceA(a)
+	}
+}
+
+// finishBackward joins the sums into the gradients of weight and bias and the coefficients of dy:
+//
+//	dy = gamma*rstd * (g - mean(g) - (y-mean)*rstd^2 * mean(g*(y-mean)))
+func (u *normUnit) finishBackward(e *Engine) {
+	total := float64(u.y.images * u.y.h * u.y.w)
+	for c := range u.norm.Channels {
+		sg, sgy := 0.0, 0.0
+		for im := range u.y.images {
+			p := u.partial[(im*u.y.blocks+c/lanes)*3*lanes+c%lanes:]
+			sg += float64(p[0])
+			sgy += float64(p[lanes])
+		}
+		// The products were taken with the mean as float32 holds it; bring them to the exact one.
+		v := u.coefs[c/lanes*coefVectors*lanes+c%lanes:]
+		sgy += float64(sg * (float64(v[coefMean*lanes]) - u.mean[c]))
+		e.grads.Values[u.weight.Offset+c] = float32(sgy * u.rstd[c])
+		e.grads.Values[u.bias.Offset+c] = float32(sg)
+		a := float64(u.gamma[c]) * u.rstd[c]
+		b := -a * u.rstd[c] * u.rstd[c] * sgy / total
+		v[coefA*lanes] = float32(a)
+		v[coefB*lanes] = float32(b)
+		v[coefC*lanes] = float32(float64(b*(float64(v[coefMean*lanes])-u.mean[c])) - float64(a*sg)/total)
+	}
+}
+
+func (u *normUnit) backward(e *Engine, item, thread int) {
+	image, block := item/u.y.blocks, item%u.y.blocks
+	a := u.args(e, image, block, thread)
+	a.g, a.gRow = u.dOut.at(image, block), u.dOut.row
+	a.out, a.outRow = u.dy.at(image, block), u.dy.row
+	if u.relu && u.short == nil {
+		e.kern.dxZ(a)
+	} else {
+		e.kern.dx(a)
+	}
+	u.dy.zeroHalo(image, block)
+}

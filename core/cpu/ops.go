@@ -1,0 +1,322 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/lockstep-ml/lockstep/core"
+)
+
+// inputUnit brings images from [N, C, H, W] to blocks of 16 channels.
+type inputUnit struct{ out *tensor }
+
+func (u *inputUnit) forward(e *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	u.out.zero(image, block)
+	plane := u.out.h * u.out.w
+	first := block * lanes
+	for l := range min(lanes, u.out.c-first) {
+		src := e.images[(image*u.out.c+first+l)*plane:][:plane]
+		for y := range u.out.h {
+			row := unsafe.Add(u.out.at(image, block), y*u.out.row)
+			for x, v := range src[y*u.out.w:][:u.out.w] {
+				vec(row, x*pixelBytes)[l] = v
+			}
+		}
+	}
+}
+
+// accumulate adds src to dst, blocks of equal height and width.
+func accumulate(e *Engine, dst, src *tensor, image, block, thread int) {
+	a := &e.scratch[thread].ew
+	*a = ewArgs{rows: dst.h, cols: dst.w, out: dst.at(image, block), outRow: dst.row, a: src.at(image, block), aRow: src.row}
+	e.kern.accumulate(a)
+}
+
+// spread is the gradient that passes through a sum unchanged: dst = src, or dst += src.
+type spread struct {
+	src, dst *tensor
+	add      bool
+}
+
+func (u *spread) run(e *Engine, item, thread int) {
+	image, block := item/u.src.blocks, item%u.src.blocks
+	if !u.add {
+		u.dst.zero(image, block)
+	}
+	accumulate(e, u.dst, u.src, image, block, thread)
+}
+
+// addUnit is a sum that no normalisation could take in.
+type addUnit struct{ a, b, out *tensor }
+
+func (u *addUnit) forward(e *Engine, item, thread int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	u.out.zero(image, block)
+	accumulate(e, u.out, u.a, image, block, thread)
+	accumulate(e, u.out, u.b, image, block, thread)
+}
+
+// reluUnit is a ReLU that no normalisation could take in.
+type reluUnit struct {
+	in, out, dIn, dOut *tensor
+	add                bool
+}
+
+func (u *reluUnit) forward(_ *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	u.out.zeroHalo(image, block)
+	for y := range u.out.h {
+		for x := range u.out.w {
+			out := u.out.pixel(image, block, y, x)
+			for l, v := range u.in.pixel(image, block, y, x) {
+				if 0 > v {
+					v = 0
+				}
+				out[l] = v
+			}
+		}
+	}
+}
+
+func (u *reluUnit) backward(_ *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	if !u.add {
+		u.dIn.zero(image, block)
+	}
+	for y := range u.out.h {
+		for x := range u.out.w {
+			in, g := u.dIn.pixel(image, block, y, x), u.dOut.pixel(image, block, y, x)
+			for l, v := range u.out.pixel(image, block, y, x) {
+				if v > 0 {
+					in[l] += g[l]
+				}
+			}
+		}
+	}
+}
+
+// maxPoolUnit takes the largest value of each window; padding never wins. The gradient goes to the first pixel of
+// the window, in reading order, that holds the maximum, as in PyTorch.
+type maxPoolUnit struct {
+	k, s, p            int
+	in, out, dIn, dOut *tensor
+	add                bool
+}
+
+// window calls do for the input pixels of output pixel (y, x), in reading order.
+func (u *maxPoolUnit) window(y, x int) (y0, y1, x0, x1 int) {
+	y0, x0 = y*u.s-u.p, x*u.s-u.p
+	return max(y0, 0), min(y0+u.k, u.in.h), max(x0, 0), min(x0+u.k, u.in.w)
+}
+
+func (u *maxPoolUnit) forward(_ *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	u.out.zeroHalo(image, block)
+	for y := range u.out.h {
+		for x := range u.out.w {
+			y0, y1, x0, x1 := u.window(y, x)
+			top := *u.in.pixel(image, block, y0, x0)
+			for iy := y0; iy < y1; iy++ {
+				for ix := x0; ix < x1; ix++ {
+					in := u.in.pixel(image, block, iy, ix)
+					for l := range top {
+						if v := in[l]; v > top[l] || v != v {
+							top[l] = v
+						}
+					}
+				}
+			}
+			*u.out.pixel(image, block, y, x) = top
+		}
+	}
+}
+
+func (u *maxPoolUnit) backward(_ *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	if !u.add {
+		u.dIn.zero(image, block)
+	}
+	for y := range u.out.h {
+		for x := range u.out.w {
+			top, g := u.out.pixel(image, block, y, x), *u.dOut.pixel(image, block, y, x)
+			y0, y1, x0, x1 := u.window(y, x)
+			for iy := y0; iy < y1; iy++ {
+				for ix := x0; ix < x1; ix++ {
+					in, d := u.in.pixel(image, block, iy, ix), u.dIn.pixel(image, block, iy, ix)
+					for l := range top {
+						if in[l] == top[l] {
+							d[l] += g[l]
+							g[l] = 0 // given away
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// avgPoolUnit is the mean over an image.
+type avgPoolUnit struct {
+	in, out, dIn, dOut *tensor
+	add                bool
+}
+
+func (u *avgPoolUnit) forward(_ *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	var sum [lanes]float64
+	for y := range u.in.h {
+		for x := range u.in.w {
+			for l, v := range u.in.pixel(image, block, y, x) {
+				sum[l] += float64(v)
+			}
+		}
+	}
+	u.out.zeroHalo(image, block)
+	out, n := u.out.pixel(image, block, 0, 0), float64(u.in.h*u.in.w)
+	for l, v := range sum {
+		out[l] = float32(v / n)
+	}
+}
+
+func (u *avgPoolUnit) backward(_ *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	g, n := *u.dOut.pixel(image, block, 0, 0), float64(u.in.h*u.in.w)
+	for l, v := range g {
+		g[l] = float32(float64(v) / n)
+	}
+	if !u.add {
+		u.dIn.zero(image, block)
+	}
+	for y := range u.in.h {
+		for x := range u.in.w {
+			d := u.dIn.pixel(image, block, y, x)
+			for l, v := range g {
+				d[l] += v
+			}
+		}
+	}
+}
+
+// padUnit is shortcut A: every s-th pixel, channels moved up by shift, zeros elsewhere.
+type padUnit struct {
+	s, shift           int
+	in, out, dIn, dOut *tensor
+	add                bool
+}
+
+// run is a piece of an output block's lanes and where its values come from.
+type laneRun struct{ out, block, in, n int }
+
+// runs lists the input lanes that an output block shows: at most two pieces.
+func (u *padUnit) runs(block int) (r [2]laneRun, n int) {
+	for l := 0; l < lanes; {
+		c := block*lanes + l - u.shift
+		if c < 0 || c >= u.in.c {
+			l++
+			continue
+		}
+		m := min(lanes-l, lanes-c%lanes, u.in.c-c)
+		r[n] = laneRun{l, c / lanes, c % lanes, m}
+		n++
+		l += m
+	}
+	return r, n
+}
+
+func (u *padUnit) forward(_ *Engine, item, _ int) {
+	image, block := item/u.out.blocks, item%u.out.blocks
+	u.out.zero(image, block)
+	r, n := u.runs(block)
+	for _, q := range r[:n] {
+		for y := range u.out.h {
+			for x := range u.out.w {
+				copy(u.out.pixel(image, block, y, x)[q.out:q.out+q.n], u.in.pixel(image, q.block, y*u.s, x*u.s)[q.in:q.in+q.n])
+			}
+		}
+	}
+}
+
+// backward adds the gradient of one whole image.
+func (u *padUnit) backward(_ *Engine, image, _ int) {
+	if !u.add {
+		for b := range u.dIn.blocks {
+			u.dIn.zero(image, b)
+		}
+	}
+	for block := range u.out.blocks {
+		r, n := u.runs(block)
+		for _, q := range r[:n] {
+			for y := range u.out.h {
+				for x := range u.out.w {
+					d := u.dIn.pixel(image, q.block, y*u.s, x*u.s)[q.in : q.in+q.n]
+					for l, v := range u.dOut.pixel(image, block, y, x)[q.out : q.out+q.n] {
+						d[l] += v
+					}
+				}
+			}
+		}
+	}
+}
+
+// linearUnit is the fully connected layer: a convolution over one image whose pixels are the batch's images.
+type linearUnit struct {
+	conv             *convUnit
+	bias             core.Param
+	in, dIn          *tensor // [image][block][1][1]
+	addDX            bool
+	readyLo, readyHi int
+}
+
+// pack gathers the images' features into one row of pixels.
+func (u *linearUnit) pack(e *Engine) {
+	for b := range u.in.blocks {
+		for i := range e.n {
+			*u.conv.in.pixel(0, b, 0, i) = *u.in.pixel(i, b, 0, 0)
+		}
+	}
+}
+
+// unpack adds the bias and writes [image][class].
+func (u *linearUnit) unpack(e *Engine, params, logits []float32) {
+	classes := u.conv.y.c
+	for i := range e.n {
+		out := logits[i*classes : (i+1)*classes]
+		for c := range out {
+			out[c] = u.conv.y.pixel(0, c/lanes, 0, i)[c%lanes] + params[u.bias.Offset+c]
+		}
+	}
+}
+
+// packGradient takes the loss's gradient and sums that of the bias.
+func (u *linearUnit) packGradient(e *Engine) {
+	classes := u.conv.y.c
+	for b := range u.conv.dy.blocks {
+		u.conv.dy.zero(0, b)
+	}
+	for c := range classes {
+		sum := 0.0
+		for i := range e.n {
+			g := e.dLogits[i*classes+c]
+			sum += float64(g)
+			u.conv.dy.pixel(0, c/lanes, 0, i)[c%lanes] = g
+		}
+		e.grads.Values[u.bias.Offset+c] = float32(sum)
+	}
+}
+
+// unpackGradient gives each image its features' gradient.
+func (u *linearUnit) unpackGradient(e *Engine) {
+	for b := range u.in.blocks {
+		for i := range e.n {
+			d, g := u.dIn.pixel(i, b, 0, 0), u.conv.dx.pixel(0, b, 0, i)
+			if !u.addDX {
+				u.dIn.zeroHalo(i, b)
+				*d = *g
+				continue
+			}
+			for l, v := range g {
+				d[l] += v
+			}
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package cpu
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// spins is how often a thread looks for work, or for the others to end, before it parks: some 20 microseconds.
+// Fewer would park between the steps of one pass; more would burn a core between batches.
+const spins = 20000
+
+// pool runs jobs of many items on a fixed set of goroutines: the caller's and threads-1 more, which live until close.
+// Items are taken one by one from a shared counter. A channel send per step and thread was the simpler design; it
+// costs more than many of the steps.
+type pool struct {
+	threads int
+	job     func(item, thread int)
+	items   int64
+	next    atomic.Int64
+	epoch   atomic.Uint64 // counts jobs; a change starts one
+	busy    atomic.Int64  // helpers that have not ended this job
+	closed  atomic.Bool
+	parked  []atomic.Bool // by helper; set before it waits on its wake
+	wake    []chan struct{}
+	waiting atomic.Bool // the caller waits on done
+	done    chan struct{}
+	group   sync.WaitGroup
+	started bool
+}
+
+func newPool(threads int) *pool {
+	p := &pool{threads: threads, done: make(chan struct{}, 1), parked: make([]atomic.Bool, threads-1), wake: make([]chan struct{}, threads-1)}
+	for i := range p.wake {
+		p.wake[i] = make(chan struct{}, 1)
+	}
+	return p
+}
+
+// run calls job for every item below items and returns when all have ended.
+func (p *pool) run(items int, job func(item, thread int)) {
+	if p.threads == 1 || items == 1 {
+		for i := range items {
+			job(i, 0)
+		}
+		return
+	}
+	if !p.started {
+		p.start()
+	}
+	p.job, p.items = job, int64(items)
+	p.next.Store(0)
+	p.busy.Store(int64(p.threads - 1))
+	p.epoch.Add(1)
+	for i := range p.wake {
+		if p.parked[i].CompareAndSwap(true, false) {
+			p.wake[i] <- struct{}{}
+		}
+	}
+	p.take(0)
+	p.wait()
+}
+
+func (p *pool) start() {
+	p.started = true
+	for i := range p.wake {
+		p.group.Add(1)
+		go p.help(i)
+	}
+}
+
+func (p *pool) take(thread int) {
+	for {
+		i := p.next.Add(1) - 1
+		if i >= p.items {
+			return
+		}
+		p.job(int(i), thread)
+	}
+}
+
+func (p *pool) wait() {
+	for range spins {
+		if p.busy.Load() == 0 {
+			return
+		}
+	}
+	p.waiting.Store(true)
+	if p.busy.Load() == 0 && p.waiting.CompareAndSwap(true, false) {
+		return // else the last helper has seen the flag, and sends
+	}
+	<-p.done
+}
+
+// help is one helper's life.
+func (p *pool) help(i int) {
+	defer p.group.Done()
+	seen := uint64(0)
+	for {
+		seen = p.await(i, seen)
+		if p.closed.Load() {
+			return
+		}
+		p.take(i + 1)
+		if p.busy.Add(-1) == 0 && p.waiting.CompareAndSwap(true, false) {
+			p.done <- struct{}{}
+		}
+	}
+}
+
+// await returns the next epoch after seen.
+func (p *pool) await(i int, seen uint64) uint64 {
+	for n := range spins {
+		if e := p.epoch.Load(); e != seen {
+			return e
+		}
+		if n%4096 == 4095 {
+			runtime.Gosched()
+		}
+	}
+	p.parked[i].Store(true)
+	if e := p.epoch.Load(); e != seen && p.parked[i].CompareAndSwap(true, false) {
+		return e
+	}
+	<-p.wake[i]
+	return p.epoch.Load()
+}
+
+// close ends the helpers and waits for them.
+func (p *pool) close() {
+	if p.closed.Swap(true) || !p.started {
+		return
+	}
+	p.epoch.Add(1)
+	for i := range p.wake {
+		if p.parked[i].CompareAndSwap(true, false) {
+			p.wake[i] <- struct{}{}
+		}
+	}
+	p.group.Wait()
+}
