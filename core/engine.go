@@ -183,7 +183,8 @@ type Engine[F Float] interface {
 	// Eval runs the forward pass with running statistics on 1 to Batch images and writes [N, Classes] logits.
 	// An image's logits do not depend on the others in the batch.
 	Eval(b Batch, logits []F) error
-	// Close frees the engine's memory and stops its threads; it may be called twice.
+	// Close frees the engine's memory and stops its threads; it may be called twice. After it, every other method
+	// but Info returns an error.
 	Close() error
 }
 

@@ -16,9 +16,17 @@ func newEngine[F core.Float](net *core.Network, cfg core.CompileConfig) (core.En
 // TestFloat64 holds the reference to PyTorch's float64 figures.
 func TestFloat64(t *testing.T) {
 	enginetest.Run(t, enginetest.Suite[float64]{
-		New: newEngine[float64], Tolerance: enginetest.Float64,
+		New: newEngine[float64], Tolerance: enginetest.Float64, Slow: true,
 		Golden: func(name string) bool {
 			return !testing.Short() || strings.HasPrefix(name, "cifar-") || name == "plain18"
 		},
+	})
+}
+
+// TestFloat32 holds the same operations in single precision to PyTorch's float64 figures, as any float32 engine.
+func TestFloat32(t *testing.T) {
+	enginetest.Run(t, enginetest.Suite[float32]{
+		New: newEngine[float32], Tolerance: enginetest.Float32, Slow: true,
+		Golden: func(name string) bool { return !testing.Short() && (name == "cifar-resnet20" || name == "plain18") },
 	})
 }
