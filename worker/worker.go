@@ -27,7 +27,7 @@ type Config struct {
 	// Control is the coordinator.
 	Control pb.ControlClient
 	// Build makes the job from the run's settings. It may take long: heartbeats go on meanwhile.
-	Build func(ctx context.Context, settings map[string]string) (*Job, error)
+	Build func(ctx context.Context, run string, settings map[string]string) (*Job, error)
 
 	// Tracer records spans; nil records none.
 	Tracer trace.Tracer
@@ -183,7 +183,7 @@ func (w *Worker) introduce(ctx context.Context) error {
 }
 
 func (w *Worker) build(ctx context.Context, settings map[string]string) error {
-	job, err := w.cfg.Build(ctx, settings)
+	job, err := w.cfg.Build(ctx, w.run, settings)
 	if err != nil {
 		return err
 	}
