@@ -1,0 +1,116 @@
+package coordinator
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Config is everything a Machine needs to know. DefaultConfig gives the deadlines; the caller fills in the run.
+type Config struct {
+	Run           string  // name of the run
+	TotalSteps    uint64  // steps of the whole run
+	FirstStep     uint64  // committed steps of the state that training starts from; 0 for a fresh run
+	StepsPerEpoch float64 // images of the training split / global batch
+	GlobalBatch   int     // images in a step, over all replicas
+	Replicas      int     // logical shares of the global batch
+	MinWorkers    int     // the run begins when so many are ready, and takes no more
+
+	// CheckpointEvery asks for a checkpoint after every multiple of so many steps; 0 means at the end only.
+	CheckpointEvery uint64
+	// NoStore means that no state is ever asked for: the run keeps nothing.
+	NoStore bool
+	// Resumed is the checkpoint that training starts from, empty for a fresh run. It is what stays if nothing newer is written.
+	Resumed string
+
+	// Evaluate says that there are validation images. EvalEvery is the distance between evaluations, zero for one at the end.
+	Evaluate  bool
+	EvalEvery Span
+
+	// Schedule is the learning rate; the machine takes it over and feeds it evaluations. On resume the caller has Restored it.
+	Schedule *Schedule
+
+	// Version is this binary's; workers must have the same.
+	Version string
+	// Settings is the run's whole configuration, flag name to value. A setting that a worker was given by hand must agree.
+	Settings map[string]string
+	// DataFingerprint, DataSummary and Numerics are what workers must agree with. Empty ones are taken from the first ready worker.
+	DataFingerprint string
+	DataSummary     string
+	Numerics        string
+
+	// FixedCrew says that the workers were started with the coordinator and nobody else will come: to lose or refuse one before
+	// the start ends the run at once instead of leaving it waiting.
+	FixedCrew bool
+
+	// JoinTimeout bounds the wait for MinWorkers. Too short and machines that boot are missed; it is no failure detector.
+	JoinTimeout time.Duration
+	// DeadAfter is the silence after which a worker is lost. Workers send a heartbeat every second: below three seconds a busy
+	// machine is taken for a dead one; above five the ten seconds in which a failure must be dealt with get tight. Before the first
+	// plan it is three times as long, because loading data can starve a small machine.
+	DeadAfter time.Duration
+	// SuspectAfter replaces DeadAfter for a worker that the gossip holds for dead.
+	SuspectAfter time.Duration
+	// PauseTimeout bounds the wait for the survivors to come out of the step in flight.
+	PauseTimeout time.Duration
+	// SaveTimeout bounds one survivor's sending of its state; the caller adds what a large state needs.
+	SaveTimeout time.Duration
+	// StoreTimeout bounds the writing of a state that has arrived. Generous: the state is safe in memory, and giving up loses it.
+	StoreTimeout time.Duration
+	// CollectNonFinite is how long to wait for the worker that can name replica and parameter.
+	CollectNonFinite time.Duration
+	// StallTimeout is how long all workers may live without any of them reporting a step or an evaluation. It must exceed the
+	// slowest step and the slowest evaluation.
+	StallTimeout time.Duration
+}
+
+// DefaultConfig gives the deadlines and leaves the run to the caller.
+func DefaultConfig() Config {
+	return Config{
+		MinWorkers:       1,
+		JoinTimeout:      15 * time.Minute,
+		DeadAfter:        4 * time.Second,
+		SuspectAfter:     2 * time.Second,
+		PauseTimeout:     2 * time.Second,
+		SaveTimeout:      3 * time.Second,
+		StoreTimeout:     time.Minute,
+		CollectNonFinite: time.Second,
+		StallTimeout:     15 * time.Minute,
+	}
+}
+
+// Validate reports every fault at once.
+func (c *Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.Run != "", "run has no name")
+	check(c.TotalSteps > 0, "a run needs at least one step")
+	check(c.TotalSteps < 1<<62, "%d steps are too many", c.TotalSteps)
+	check(c.FirstStep <= c.TotalSteps, "the state to start from has %d steps, the run only %d: ask for more with --steps or --epochs", c.FirstStep, c.TotalSteps)
+	check(c.StepsPerEpoch > 0, "steps per epoch is %v, want a positive number: are there training images?", c.StepsPerEpoch)
+	check(c.Replicas > 0 && c.GlobalBatch > 0 && c.GlobalBatch%max(c.Replicas, 1) == 0,
+		"a batch of %d images does not divide into %d replicas", c.GlobalBatch, c.Replicas)
+	check(c.MinWorkers > 0 && c.MinWorkers <= 4096, "%d workers, want 1 to 4096", c.MinWorkers)
+	check(c.Schedule != nil, "there is no learning-rate schedule")
+	check(c.Schedule == nil || !c.Schedule.NeedsEvaluation() || (c.Evaluate && !c.EvalEvery.IsZero()),
+		"a plateau schedule needs evaluations: give validation images and --eval-every")
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"JoinTimeout", c.JoinTimeout}, {"DeadAfter", c.DeadAfter}, {"SuspectAfter", c.SuspectAfter}, {"PauseTimeout", c.PauseTimeout},
+		{"SaveTimeout", c.SaveTimeout}, {"StoreTimeout", c.StoreTimeout}, {"CollectNonFinite", c.CollectNonFinite}, {"StallTimeout", c.StallTimeout},
+	} {
+		check(d.value > 0, "%s is %v, every wait needs a deadline", d.name, d.value)
+	}
+	return errors.Join(errs...)
+}
+
+// settingKeys lists the settings in a fixed order.
+func settingKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,166 @@
+package coordinator
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+)
+
+// maxName bounds a worker's name: it stands in every message and every log line.
+const maxName = 128
+
+// onHello gives a place to a worker, or says why not.
+func (m *Machine) onHello(h Hello) {
+	kind, reason := m.judge(h)
+	if reason != "" {
+		m.refuse(&member{name: h.Worker, stream: h.Stream}, kind, reason)
+		return
+	}
+	i, _ := m.search(h.Worker)
+	m.members = slices.Insert(m.members, i, &member{name: h.Worker, stream: h.Stream, seen: m.now})
+	m.emit(Welcome{h.Stream, h.Worker})
+}
+
+// judge says why a worker is refused, if it is.
+func (m *Machine) judge(h Hello) (Refusal, string) {
+	if bad := strings.IndexFunc(h.Worker, func(r rune) bool { return r <= ' ' || r == 0x7f || r == 0xfffd }); h.Worker == "" || len(h.Worker) > maxName || bad >= 0 {
+		return RefusedName, fmt.Sprintf("%.*q is no name for a worker: want 1 to %d characters without spaces", maxName, h.Worker, maxName)
+	}
+	if h.Version != m.cfg.Version {
+		return RefusedVersion, fmt.Sprintf("this worker is version %s, run %s is version %s: install the same one", orNone(h.Version), m.cfg.Run, orNone(m.cfg.Version))
+	}
+	if diff := m.settingsDifference(h.Settings); diff != "" {
+		return RefusedSettings, diff
+	}
+	if m.find(h.Worker) != nil {
+		return RefusedName, fmt.Sprintf("run %s has a worker %s already: give this one another --name", m.cfg.Run, h.Worker)
+	}
+	if m.phase != gathering || len(m.members) >= m.cfg.MinWorkers {
+		return RefusedFull, fmt.Sprintf("run %s already has its %d workers; start it with --workers %d", m.cfg.Run, m.cfg.MinWorkers, m.cfg.MinWorkers+1)
+	}
+	return "", ""
+}
+
+// settingsDifference names every setting that was given to the worker by hand and is another in the run.
+func (m *Machine) settingsDifference(given map[string]string) string {
+	var diffs []string
+	for _, key := range settingKeys(given) {
+		if want, known := m.cfg.Settings[key]; known && want != given[key] {
+			diffs = append(diffs, fmt.Sprintf("--%s is %s here and %s in the run", key, orNone(given[key]), orNone(want)))
+		}
+	}
+	if len(diffs) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("settings differ from run %s: %s; leave them out, the worker takes the run's", m.cfg.Run, strings.Join(diffs, ", "))
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "(none)"
+	}
+	return text
+}
+
+// onReady compares what a worker has loaded with the others', and begins the run with the last one.
+func (m *Machine) onReady(w *member, r Ready) {
+	if m.phase != gathering || w.ready != nil {
+		return
+	}
+	if kind, reason := m.judgeReady(r); reason != "" {
+		m.drop(w)
+		m.refuse(w, kind, reason)
+		return
+	}
+	w.ready = &r
+	ready := m.countReady()
+	m.tell(false, "worker %s is ready: %s (%d of %d)", w.name, orNone(r.Engine), ready, m.cfg.MinWorkers)
+	if ready == m.cfg.MinWorkers {
+		m.proceed(m.cfg.FirstStep)
+	}
+}
+
+func (m *Machine) judgeReady(r Ready) (Refusal, string) {
+	host, port, err := net.SplitHostPort(r.RingAddress)
+	if err != nil || host == "" || port == "" {
+		return RefusedAddress, fmt.Sprintf("ring address %.200q is not HOST:PORT", r.RingAddress)
+	}
+	for _, w := range m.members {
+		if w.ready != nil && w.ready.RingAddress == r.RingAddress {
+			return RefusedAddress, fmt.Sprintf("ring address %s is also worker %s's: give each worker an address of its own", r.RingAddress, w.name)
+		}
+	}
+	want, who := m.reference()
+	if want.DataFingerprint != "" && r.DataFingerprint != want.DataFingerprint {
+		return RefusedData, fmt.Sprintf("this worker has other data (%s) than %s (%s), fingerprints %s and %s: point --data at the same set",
+			orNone(r.DataSummary), who, orNone(want.DataSummary), shortHash(orNone(r.DataFingerprint)), shortHash(want.DataFingerprint))
+	}
+	if want.Numerics != "" && r.Numerics != want.Numerics {
+		return RefusedNumerics, fmt.Sprintf("this worker computes as %s, %s as %s: their results would differ in the last bits; use the same --engine and --precision everywhere",
+			orNone(r.Numerics), who, want.Numerics)
+	}
+	return "", ""
+}
+
+// reference is what a worker must agree with: the config or else the first ready worker, and who that is.
+func (m *Machine) reference() (Ready, string) {
+	ref := Ready{DataFingerprint: m.cfg.DataFingerprint, DataSummary: m.cfg.DataSummary, Numerics: m.cfg.Numerics}
+	who := "run " + m.cfg.Run
+	for _, w := range m.members {
+		if w.ready == nil {
+			continue
+		}
+		if ref.DataFingerprint == "" {
+			ref.DataFingerprint, ref.DataSummary, who = w.ready.DataFingerprint, w.ready.DataSummary, "worker "+w.name
+		}
+		if ref.Numerics == "" {
+			ref.Numerics, who = w.ready.Numerics, "worker "+w.name
+		}
+	}
+	return ref, who
+}
+
+// refuse turns a worker away; a fixed crew cannot do without it.
+func (m *Machine) refuse(w *member, kind Refusal, reason string) {
+	m.emit(Refuse{w.stream, w.name, kind, reason})
+	m.tell(true, "worker %s refused: %s", w.name, reason)
+	if m.cfg.FixedCrew && m.phase == gathering && kind != RefusedFull && kind != RefusedName {
+		m.ending = ending{kind: endRefused, worker: w.name, refusal: kind, how: reason}
+		m.conclude()
+	}
+}
+
+// drop forgets a worker that is not part of a plan.
+func (m *Machine) drop(w *member) {
+	if m.phase != gathering {
+		panic(fmt.Sprintf("coordinator: worker %s dropped while %s: a ring keeps its members", w.name, m.phase))
+	}
+	i, _ := m.search(w.name)
+	m.members = slices.Delete(m.members, i, i+1)
+}
+
+// checkGathering ends a run whose workers do not come.
+func (m *Machine) checkGathering() {
+	if m.now-m.since <= m.cfg.JoinTimeout {
+		return
+	}
+	e := ending{kind: endMissing, ready: m.countReady()}
+	for _, w := range m.members {
+		if w.ready == nil {
+			e.workers = append(e.workers, w.name)
+		}
+	}
+	m.ending = e
+	m.conclude()
+}
+
+func (m *Machine) countReady() int {
+	n := 0
+	for _, w := range m.members {
+		if w.ready != nil {
+			n++
+		}
+	}
+	return n
+}
