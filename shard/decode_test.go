@@ -15,6 +15,9 @@ import (
 	"testing"
 )
 
+// raceDetector tells of a run that is ten times slower.
+var raceDetector bool
+
 // hashImage adds width, height (32 bits, little-endian) and pixels: the form in which the reference figures were taken.
 func hashImage(h hash.Hash, m *Image) {
 	var b [8]byte
@@ -113,8 +116,8 @@ func TestSharedPixels(t *testing.T) {
 		{"imagenet-fullres.tar", "all", "8391d0380c47f2363948efdab6d421fe773384f58677265a14de594034f180ac"},
 	} {
 		t.Run(c.file, func(t *testing.T) {
-			if testing.Short() {
-				t.Skip("short: decodes whole sets")
+			if testing.Short() || raceDetector {
+				t.Skip("decodes whole sets on one goroutine: not in short runs, not under the race detector")
 			}
 			wholeSet(t, c.want, Options{Path: sharedFile(t, "data/"+c.file), Split: c.split})
 		})

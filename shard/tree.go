@@ -84,21 +84,21 @@ func (t *tree) place() []placed {
 	return out
 }
 
-// wrapped tells whether all images lie under one top folder that is neither a split nor a class.
+// wrapped tells whether all images lie under one top folder that is neither a split nor a class: there are split folders right
+// below it, or no image lies less than two folders deep.
 func wrapped(parts [][]string) bool {
-	if len(parts) == 0 {
+	if len(parts) == 0 || slices.Contains(splitNames, parts[0][0]) {
 		return false
 	}
-	top := parts[0][0]
-	if slices.Contains(splitNames, top) {
-		return false
-	}
+	top, deep, splits := parts[0][0], true, false
 	for _, p := range parts {
-		if len(p) < 3 || p[0] != top {
+		if len(p) < 2 || p[0] != top {
 			return false
 		}
+		deep = deep && len(p) >= 3
+		splits = splits || len(p) >= 4 && slices.Contains(splitNames, p[1])
 	}
-	return true
+	return deep || splits
 }
 
 // imageFolder builds the wanted split of an ImageFolder tree. Labels number the classes of train where there is a train split, so
