@@ -23,7 +23,8 @@ type convArgs struct {
 	inRow  int // from one row of the tile to the next, in the input
 	outPix int // from one output pixel to the next
 	outRow int
-	add    int // 1: add to what out holds
+	chunk  int // taps summed in registers before the sum goes to out
+	add    int // 1: add to what out holds; the kernel spoils it
 }
 
 // wgradArgs describes the gradient of one 16x16 block of weights at one tap, summed over pixels of several images.

@@ -65,6 +65,9 @@ func (c *compiler) check() error {
 		if i != last && len(c.users[i]) == 0 {
 			return fmt.Errorf("cpu: network %s: nothing reads node %d (%s %s)", c.net.Name, i, nd.Op, nd.Name)
 		}
+		if sh := c.shapes[i]; nd.Op == core.OpBatchNorm && !c.e.cfg.EvalOnly && c.e.cfg.Batch*sh.H*sh.W == 1 {
+			return fmt.Errorf("cpu: network %s: node %d (%s) would normalise over a single value; take a larger batch or resolution", c.net.Name, i, nd.Name)
+		}
 		if nd.Op == core.OpMaxPool && nd.Pad >= nd.Kernel {
 			return fmt.Errorf("cpu: network %s: node %d (%s): padding %d leaves windows of %d empty", c.net.Name, i, nd.Name, nd.Pad, nd.Kernel)
 		}

@@ -9,22 +9,17 @@ TEXT ·conv1x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Y0
-	VMOVUPS 32(DI), Y1
-	JMP begin
-zero:
+chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -42,11 +37,22 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Y0, Y0
+	VADDPS 32(DI), Y1, Y1
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VMOVUPS Y0, 0(DI)
 	VMOVUPS Y1, 32(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -56,27 +62,19 @@ TEXT ·conv1x2_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y2
-	VMOVUPS 32(DI), Y3
-	JMP begin
-zero:
+chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -97,6 +95,17 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Y0, Y0
+	VADDPS 32(DI), Y1, Y1
+	ADDQ BX, DI
+	VADDPS 0(DI), Y2, Y2
+	VADDPS 32(DI), Y3, Y3
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -105,6 +114,9 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y2, 0(DI)
 	VMOVUPS Y3, 32(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -114,32 +126,21 @@ TEXT ·conv1x3_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y2
-	VMOVUPS 32(DI), Y3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y4
-	VMOVUPS 32(DI), Y5
-	JMP begin
-zero:
+chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -163,6 +164,20 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Y0, Y0
+	VADDPS 32(DI), Y1, Y1
+	ADDQ BX, DI
+	VADDPS 0(DI), Y2, Y2
+	VADDPS 32(DI), Y3, Y3
+	ADDQ BX, DI
+	VADDPS 0(DI), Y4, Y4
+	VADDPS 32(DI), Y5, Y5
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -174,6 +189,9 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y4, 0(DI)
 	VMOVUPS Y5, 32(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -183,26 +201,9 @@ TEXT ·conv1x4_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y2
-	VMOVUPS 32(DI), Y3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y4
-	VMOVUPS 32(DI), Y5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y6
-	VMOVUPS 32(DI), Y7
-	JMP begin
-zero:
+chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -211,9 +212,12 @@ zero:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -240,6 +244,23 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Y0, Y0
+	VADDPS 32(DI), Y1, Y1
+	ADDQ BX, DI
+	VADDPS 0(DI), Y2, Y2
+	VADDPS 32(DI), Y3, Y3
+	ADDQ BX, DI
+	VADDPS 0(DI), Y4, Y4
+	VADDPS 32(DI), Y5, Y5
+	ADDQ BX, DI
+	VADDPS 0(DI), Y6, Y6
+	VADDPS 32(DI), Y7, Y7
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -254,6 +275,9 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y6, 0(DI)
 	VMOVUPS Y7, 32(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -263,29 +287,9 @@ TEXT ·conv1x5_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y2
-	VMOVUPS 32(DI), Y3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y4
-	VMOVUPS 32(DI), Y5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y6
-	VMOVUPS 32(DI), Y7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y8
-	VMOVUPS 32(DI), Y9
-	JMP begin
-zero:
+chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -296,9 +300,12 @@ zero:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -328,6 +335,26 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Y0, Y0
+	VADDPS 32(DI), Y1, Y1
+	ADDQ BX, DI
+	VADDPS 0(DI), Y2, Y2
+	VADDPS 32(DI), Y3, Y3
+	ADDQ BX, DI
+	VADDPS 0(DI), Y4, Y4
+	VADDPS 32(DI), Y5, Y5
+	ADDQ BX, DI
+	VADDPS 0(DI), Y6, Y6
+	VADDPS 32(DI), Y7, Y7
+	ADDQ BX, DI
+	VADDPS 0(DI), Y8, Y8
+	VADDPS 32(DI), Y9, Y9
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -345,6 +372,9 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y8, 0(DI)
 	VMOVUPS Y9, 32(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -354,32 +384,9 @@ TEXT ·conv1x6_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y2
-	VMOVUPS 32(DI), Y3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y4
-	VMOVUPS 32(DI), Y5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y6
-	VMOVUPS 32(DI), Y7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y8
-	VMOVUPS 32(DI), Y9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Y10
-	VMOVUPS 32(DI), Y11
-	JMP begin
-zero:
+chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -392,9 +399,12 @@ zero:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -427,6 +437,29 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Y0, Y0
+	VADDPS 32(DI), Y1, Y1
+	ADDQ BX, DI
+	VADDPS 0(DI), Y2, Y2
+	VADDPS 32(DI), Y3, Y3
+	ADDQ BX, DI
+	VADDPS 0(DI), Y4, Y4
+	VADDPS 32(DI), Y5, Y5
+	ADDQ BX, DI
+	VADDPS 0(DI), Y6, Y6
+	VADDPS 32(DI), Y7, Y7
+	ADDQ BX, DI
+	VADDPS 0(DI), Y8, Y8
+	VADDPS 32(DI), Y9, Y9
+	ADDQ BX, DI
+	VADDPS 0(DI), Y10, Y10
+	VADDPS 32(DI), Y11, Y11
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -447,5 +480,8 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y10, 0(DI)
 	VMOVUPS Y11, 32(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET

@@ -9,20 +9,16 @@ TEXT ·conv1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -37,10 +33,20 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VMOVUPS Z0, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -50,23 +56,17 @@ TEXT ·conv1x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -82,12 +82,24 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z1, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -97,26 +109,18 @@ TEXT ·conv1x3_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -133,6 +137,17 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -141,6 +156,9 @@ store:
 	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z2, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -150,29 +168,19 @@ TEXT ·conv1x4_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -190,6 +198,19 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -200,6 +221,9 @@ store:
 	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z3, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -209,32 +233,20 @@ TEXT ·conv1x5_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -253,6 +265,21 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -265,6 +292,9 @@ store:
 	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z4, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -274,35 +304,21 @@ TEXT ·conv1x6_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -322,6 +338,23 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -336,6 +369,9 @@ store:
 	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -345,28 +381,9 @@ TEXT ·conv1x7_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -374,9 +391,12 @@ zero:
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -397,6 +417,25 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -413,6 +452,9 @@ store:
 	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z6, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -422,30 +464,9 @@ TEXT ·conv1x8_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -454,9 +475,12 @@ zero:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -478,6 +502,27 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -496,6 +541,9 @@ store:
 	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -505,32 +553,9 @@ TEXT ·conv1x9_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -540,9 +565,12 @@ zero:
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -565,6 +593,29 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -585,6 +636,9 @@ store:
 	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z8, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -594,34 +648,9 @@ TEXT ·conv1x10_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -632,9 +661,12 @@ zero:
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -658,6 +690,31 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -680,6 +737,9 @@ store:
 	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z9, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -689,36 +749,9 @@ TEXT ·conv1x11_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -730,9 +763,12 @@ zero:
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -757,6 +793,33 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -781,6 +844,9 @@ store:
 	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z10, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -790,38 +856,9 @@ TEXT ·conv1x12_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -834,9 +871,12 @@ zero:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -862,6 +902,35 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -888,6 +957,9 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -897,40 +969,9 @@ TEXT ·conv1x13_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -944,9 +985,12 @@ zero:
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -973,6 +1017,37 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1001,6 +1076,9 @@ store:
 	VMOVUPS Z11, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z12, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1010,42 +1088,9 @@ TEXT ·conv1x14_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1060,9 +1105,12 @@ zero:
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -1090,6 +1138,39 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1120,6 +1201,9 @@ store:
 	VMOVUPS Z12, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z13, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1129,44 +1213,9 @@ TEXT ·conv1x15_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1182,9 +1231,12 @@ zero:
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -1213,6 +1265,41 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1245,6 +1332,9 @@ store:
 	VMOVUPS Z13, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z14, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1254,46 +1344,9 @@ TEXT ·conv1x16_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1310,9 +1363,12 @@ zero:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -1342,6 +1398,43 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1376,6 +1469,9 @@ store:
 	VMOVUPS Z14, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z15, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1385,48 +1481,9 @@ TEXT ·conv1x17_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1444,9 +1501,12 @@ zero:
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -1477,6 +1537,45 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1513,6 +1612,9 @@ store:
 	VMOVUPS Z15, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z16, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1522,50 +1624,9 @@ TEXT ·conv1x18_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1584,9 +1645,12 @@ zero:
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -1618,6 +1682,47 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1656,6 +1761,9 @@ store:
 	VMOVUPS Z16, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z17, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1665,52 +1773,9 @@ TEXT ·conv1x19_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1730,9 +1795,12 @@ zero:
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -1765,6 +1833,49 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1805,6 +1916,9 @@ store:
 	VMOVUPS Z17, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z18, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1814,54 +1928,9 @@ TEXT ·conv1x20_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1882,9 +1951,12 @@ zero:
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -1918,6 +1990,51 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1960,6 +2077,9 @@ store:
 	VMOVUPS Z18, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z19, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -1969,56 +2089,9 @@ TEXT ·conv1x21_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2040,9 +2113,12 @@ zero:
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
 	VXORPS Z20, Z20, Z20
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -2077,6 +2153,53 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2121,6 +2244,9 @@ store:
 	VMOVUPS Z19, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z20, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -2130,58 +2256,9 @@ TEXT ·conv1x22_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2204,9 +2281,12 @@ zero:
 	VXORPS Z19, Z19, Z19
 	VXORPS Z20, Z20, Z20
 	VXORPS Z21, Z21, Z21
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -2242,6 +2322,55 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2288,6 +2417,9 @@ store:
 	VMOVUPS Z20, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z21, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -2297,60 +2429,9 @@ TEXT ·conv1x23_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2374,9 +2455,12 @@ zero:
 	VXORPS Z20, Z20, Z20
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -2413,6 +2497,57 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2461,6 +2596,9 @@ store:
 	VMOVUPS Z21, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z22, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -2470,62 +2608,9 @@ TEXT ·conv1x24_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2550,9 +2635,12 @@ zero:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -2590,6 +2678,59 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2640,6 +2781,9 @@ store:
 	VMOVUPS Z22, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z23, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -2649,64 +2793,9 @@ TEXT ·conv1x25_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2732,9 +2821,12 @@ zero:
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
 	VXORPS Z24, Z24, Z24
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -2773,6 +2865,61 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2825,6 +2972,9 @@ store:
 	VMOVUPS Z23, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z24, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -2834,66 +2984,9 @@ TEXT ·conv1x26_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z25
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2920,9 +3013,12 @@ zero:
 	VXORPS Z23, Z23, Z23
 	VXORPS Z24, Z24, Z24
 	VXORPS Z25, Z25, Z25
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -2962,6 +3058,63 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	ADDQ BX, DI
+	VADDPS 0(DI), Z25, Z25
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3016,6 +3169,9 @@ store:
 	VMOVUPS Z24, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z25, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3025,68 +3181,9 @@ TEXT ·conv1x27_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z25
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z26
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -3114,9 +3211,12 @@ zero:
 	VXORPS Z24, Z24, Z24
 	VXORPS Z25, Z25, Z25
 	VXORPS Z26, Z26, Z26
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3157,6 +3257,65 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	ADDQ BX, DI
+	VADDPS 0(DI), Z25, Z25
+	ADDQ BX, DI
+	VADDPS 0(DI), Z26, Z26
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3213,6 +3372,9 @@ store:
 	VMOVUPS Z25, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z26, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3222,70 +3384,9 @@ TEXT ·conv1x28_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z25
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z26
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z27
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -3314,9 +3415,12 @@ zero:
 	VXORPS Z25, Z25, Z25
 	VXORPS Z26, Z26, Z26
 	VXORPS Z27, Z27, Z27
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3358,6 +3462,67 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	ADDQ BX, DI
+	VADDPS 0(DI), Z25, Z25
+	ADDQ BX, DI
+	VADDPS 0(DI), Z26, Z26
+	ADDQ BX, DI
+	VADDPS 0(DI), Z27, Z27
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3416,6 +3581,9 @@ store:
 	VMOVUPS Z26, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z27, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3425,27 +3593,18 @@ TEXT ·conv2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z1
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3462,6 +3621,18 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z1, Z1
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3471,6 +3642,9 @@ store:
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VMOVUPS Z1, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3480,33 +3654,20 @@ TEXT ·conv2x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3525,6 +3686,22 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3538,6 +3715,9 @@ store:
 	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z3, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3547,39 +3727,22 @@ TEXT ·conv2x3_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3600,6 +3763,26 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3617,6 +3800,9 @@ store:
 	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3626,34 +3812,10 @@ TEXT ·conv2x4_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -3662,9 +3824,12 @@ zero:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3687,6 +3852,30 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3708,6 +3897,9 @@ store:
 	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3717,38 +3909,10 @@ TEXT ·conv2x5_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -3759,9 +3923,12 @@ zero:
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3786,6 +3953,34 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3811,6 +4006,9 @@ store:
 	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z9, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3820,42 +4018,10 @@ TEXT ·conv2x6_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -3868,9 +4034,12 @@ zero:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -3897,6 +4066,38 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -3926,6 +4127,9 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -3935,46 +4139,10 @@ TEXT ·conv2x7_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -3989,9 +4157,12 @@ zero:
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -4020,6 +4191,42 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -4053,6 +4260,9 @@ store:
 	VMOVUPS Z12, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z13, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -4062,50 +4272,10 @@ TEXT ·conv2x8_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -4122,9 +4292,12 @@ zero:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -4155,6 +4328,46 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -4192,6 +4405,9 @@ store:
 	VMOVUPS Z14, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z15, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -4201,54 +4417,10 @@ TEXT ·conv2x9_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -4267,9 +4439,12 @@ zero:
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -4302,6 +4477,50 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -4343,6 +4562,9 @@ store:
 	VMOVUPS Z16, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z17, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -4352,58 +4574,10 @@ TEXT ·conv2x10_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -4424,9 +4598,12 @@ zero:
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -4461,6 +4638,54 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -4506,6 +4731,9 @@ store:
 	VMOVUPS Z18, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z19, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -4515,62 +4743,10 @@ TEXT ·conv2x11_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -4593,9 +4769,12 @@ zero:
 	VXORPS Z19, Z19, Z19
 	VXORPS Z20, Z20, Z20
 	VXORPS Z21, Z21, Z21
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -4632,6 +4811,58 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -4681,6 +4912,9 @@ store:
 	VMOVUPS Z20, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z21, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -4690,66 +4924,10 @@ TEXT ·conv2x12_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -4774,9 +4952,12 @@ zero:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -4815,6 +4996,62 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -4868,6 +5105,9 @@ store:
 	VMOVUPS Z22, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z23, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -4877,70 +5117,10 @@ TEXT ·conv2x13_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z25
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -4967,9 +5147,12 @@ zero:
 	VXORPS Z23, Z23, Z23
 	VXORPS Z24, Z24, Z24
 	VXORPS Z25, Z25, Z25
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5010,6 +5193,66 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	ADDQ BX, DI
+	VADDPS 0(DI), Z25, Z25
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5067,6 +5310,9 @@ store:
 	VMOVUPS Z24, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z25, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5076,74 +5322,10 @@ TEXT ·conv2x14_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z25
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z26
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z27
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -5172,9 +5354,12 @@ zero:
 	VXORPS Z25, Z25, Z25
 	VXORPS Z26, Z26, Z26
 	VXORPS Z27, Z27, Z27
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5217,6 +5402,70 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	ADDQ BX, DI
+	VADDPS 0(DI), Z25, Z25
+	ADDQ BX, DI
+	VADDPS 0(DI), Z26, Z26
+	ADDQ BX, DI
+	VADDPS 0(DI), Z27, Z27
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5278,6 +5527,9 @@ store:
 	VMOVUPS Z26, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z27, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5287,31 +5539,19 @@ TEXT ·conv3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z2
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5330,6 +5570,21 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5342,6 +5597,9 @@ store:
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VMOVUPS Z2, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5351,40 +5609,22 @@ TEXT ·conv3x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5406,6 +5646,27 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5424,6 +5685,9 @@ store:
 	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5433,37 +5697,10 @@ TEXT ·conv3x3_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -5473,9 +5710,12 @@ zero:
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5500,6 +5740,33 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5524,6 +5791,9 @@ store:
 	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z8, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5533,43 +5803,10 @@ TEXT ·conv3x4_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -5582,9 +5819,12 @@ zero:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5612,6 +5852,39 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5642,6 +5915,9 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5651,49 +5927,10 @@ TEXT ·conv3x5_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -5709,9 +5946,12 @@ zero:
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5742,6 +5982,45 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5778,6 +6057,9 @@ store:
 	VMOVUPS Z13, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z14, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5787,55 +6069,10 @@ TEXT ·conv3x6_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -5854,9 +6091,12 @@ zero:
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -5890,6 +6130,51 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -5932,6 +6217,9 @@ store:
 	VMOVUPS Z16, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z17, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -5941,61 +6229,10 @@ TEXT ·conv3x7_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6017,9 +6254,12 @@ zero:
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
 	VXORPS Z20, Z20, Z20
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -6056,6 +6296,57 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -6104,6 +6395,9 @@ store:
 	VMOVUPS Z19, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z20, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -6113,67 +6407,10 @@ TEXT ·conv3x8_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6198,9 +6435,12 @@ zero:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -6240,6 +6480,63 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -6294,6 +6591,9 @@ store:
 	VMOVUPS Z22, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z23, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -6303,73 +6603,10 @@ TEXT ·conv3x9_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z25
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z26
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6397,9 +6634,12 @@ zero:
 	VXORPS Z24, Z24, Z24
 	VXORPS Z25, Z25, Z25
 	VXORPS Z26, Z26, Z26
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -6442,6 +6682,69 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	ADDQ BX, DI
+	VADDPS 0(DI), Z25, Z25
+	ADDQ BX, DI
+	VADDPS 0(DI), Z26, Z26
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -6502,6 +6805,9 @@ store:
 	VMOVUPS Z25, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z26, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -6511,35 +6817,20 @@ TEXT ·conv4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z3
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -6560,6 +6851,24 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z3, Z3
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -6575,6 +6884,9 @@ store:
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VMOVUPS Z3, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -6584,36 +6896,10 @@ TEXT ·conv4x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6622,9 +6908,12 @@ zero:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -6649,6 +6938,32 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -6672,6 +6987,9 @@ store:
 	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -6681,44 +6999,10 @@ TEXT ·conv4x3_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6731,9 +7015,12 @@ zero:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -6762,6 +7049,40 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -6793,6 +7114,9 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -6802,52 +7126,10 @@ TEXT ·conv4x4_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6864,9 +7146,12 @@ zero:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -6899,6 +7184,48 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -6938,6 +7265,9 @@ store:
 	VMOVUPS Z14, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z15, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -6947,60 +7277,10 @@ TEXT ·conv4x5_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -7021,9 +7301,12 @@ zero:
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -7060,6 +7343,56 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -7107,6 +7440,9 @@ store:
 	VMOVUPS Z18, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z19, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -7116,68 +7452,10 @@ TEXT ·conv4x6_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -7202,9 +7480,12 @@ zero:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -7245,6 +7526,64 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -7300,6 +7639,9 @@ store:
 	VMOVUPS Z22, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z23, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET
 
@@ -7309,76 +7651,10 @@ TEXT ·conv4x7_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R9
+	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
-	MOVQ convArgs_add(AX), CX
-	TESTQ CX, CX
-	JZ zero
-	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), BX
-	MOVQ convArgs_outRow(AX), R12
-	MOVQ DI, R13
-	VMOVUPS 0(DI), Z0
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z1
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z2
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z3
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z4
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z5
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z6
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z7
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z8
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z9
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z10
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z11
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z12
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z13
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z14
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z15
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z16
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z17
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z18
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z19
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z20
-	ADDQ R12, R13
-	MOVQ R13, DI
-	VMOVUPS 0(DI), Z21
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z22
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z23
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z24
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z25
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z26
-	ADDQ BX, DI
-	VMOVUPS 0(DI), Z27
-	JMP begin
-zero:
+chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -7407,9 +7683,12 @@ zero:
 	VXORPS Z25, Z25, Z25
 	VXORPS Z26, Z26, Z26
 	VXORPS Z27, Z27, Z27
-begin:
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ R15, R9
+	CMOVQLT R15, R9
+	SUBQ R9, R15
 	TESTQ R9, R9
-	JZ store
+	JZ sum
 tap:
 	MOVQ (R8), BX
 	ADDQ SI, BX
@@ -7454,6 +7733,72 @@ lane:
 	ADDQ $8, R8
 	DECQ R9
 	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z7, Z7
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z14, Z14
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z21, Z21
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	ADDQ BX, DI
+	VADDPS 0(DI), Z25, Z25
+	ADDQ BX, DI
+	VADDPS 0(DI), Z26, Z26
+	ADDQ BX, DI
+	VADDPS 0(DI), Z27, Z27
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -7517,5 +7862,8 @@ store:
 	VMOVUPS Z26, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z27, 0(DI)
+	MOVQ $1, convArgs_add(AX)
+	TESTQ R15, R15
+	JNZ chunk
 	VZEROUPPER
 	RET

@@ -119,6 +119,9 @@ func (e *Engine) SetState(s *core.State[float32]) error {
 
 // GetState copies the engine's state into s.
 func (e *Engine) GetState(s *core.State[float32]) error {
+	if e.closed {
+		return errClosed
+	}
 	if err := s.Check(e.net); err != nil {
 		return err
 	}

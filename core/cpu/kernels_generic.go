@@ -49,27 +49,41 @@ type vector = [lanes]float32
 func vec(p unsafe.Pointer, off int) *vector { return (*vector)(unsafe.Add(p, off)) }
 
 func convGeneric(a *convArgs, rows, cols int) {
+	taps := unsafe.Slice((*int)(a.taps), a.ntaps)
 	for r := range rows {
 		for c := range cols {
 			out := vec(a.out, r*a.outRow+c*a.outPix)
-			var acc vector
-			if a.add != 0 {
-				acc = *out
+			if a.add == 0 {
+				*out = vector{}
 			}
-			w := a.w
-			for _, t := range unsafe.Slice((*int)(a.taps), a.ntaps) {
-				in := vec(a.in, t+r*a.inRow+c*pixelBytes)
-				for i := range a.lanes {
-					x, wi := in[i], vec(w, i*pixelBytes)
-					for o := range acc {
-						acc[o] = fma32(x, wi[o], acc[o])
-					}
+			in := unsafe.Add(a.in, r*a.inRow+c*pixelBytes)
+			for t := 0; t < len(taps); t += a.chunk {
+				sum := convChunk(in, unsafe.Add(a.w, t*a.lanes*pixelBytes), taps[t:min(t+a.chunk, len(taps))], a.lanes)
+				if t == 0 && a.add == 0 {
+					*out = sum
+					continue
 				}
-				w = unsafe.Add(w, a.lanes*pixelBytes)
+				for o, v := range sum {
+					out[o] += v
+				}
 			}
-			*out = acc
 		}
 	}
+}
+
+// convChunk is one pixel's sum over a chunk of taps.
+func convChunk(in, w unsafe.Pointer, taps []int, inLanes int) (sum vector) {
+	for _, t := range taps {
+		x := vec(in, t)
+		for i := range inLanes {
+			v, wi := x[i], vec(w, i*pixelBytes)
+			for o := range sum {
+				sum[o] = fma32(v, wi[o], sum[o])
+			}
+		}
+		w = unsafe.Add(w, inLanes*pixelBytes)
+	}
+	return sum
 }
 
 func wgradGeneric(a *wgradArgs) {

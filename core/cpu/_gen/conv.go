@@ -40,20 +40,54 @@ func convKernels(g *gen, f family) {
 }
 
 // convKernel writes the kernel of a tile of rows x cols pixels: for every tap and every input lane of it, one
-// vector of weights times each pixel's broadcast value.
+// vector of weights times each pixel's broadcast value. Every chunk taps the sums so far go to memory and the
+// accumulators start again from zero: sums of sums round less than one long sum.
 func convKernel(g *gen, f family, rows, cols int) {
 	g.fn(tileName(f, rows, cols), "convArgs")
 	g.field("convArgs", "in", "SI")
 	g.field("convArgs", "w", "DX")
 	g.field("convArgs", "taps", "R8")
-	g.field("convArgs", "ntaps", "R9")
+	g.field("convArgs", "ntaps", "R15")
 	g.field("convArgs", "lanes", "R10")
 	if rows > 1 {
 		g.field("convArgs", "inRow", "R11")
 	}
-	convStart(g, f, rows, cols)
+	per := 16 / f.lanes
+	g.at("chunk")
+	for i := range rows * cols * per {
+		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
+	}
+	g.field("convArgs", "chunk", "R9")
+	g.p("CMPQ R15, R9")
+	g.p("CMOVQLT R15, R9")
+	g.p("SUBQ R9, R15")
 	g.p("TESTQ R9, R9")
+	g.p("JZ sum")
+	convTaps(g, f, rows, cols)
+	g.at("sum")
+	g.field("convArgs", "add", "CX")
+	g.p("TESTQ CX, CX")
 	g.p("JZ store")
+	eachPixel(g, rows, cols, func(i int) {
+		for h := range per {
+			g.p("VADDPS %d(DI), %s, %s", h*f.width, f.v(i*per+h), f.v(i*per+h))
+		}
+	})
+	g.at("store")
+	eachPixel(g, rows, cols, func(i int) {
+		for h := range per {
+			g.p("VMOVUPS %s, %d(DI)", f.v(i*per+h), h*f.width)
+		}
+	})
+	g.p("MOVQ $1, convArgs_add(AX)")
+	g.p("TESTQ R15, R15")
+	g.p("JNZ chunk")
+	g.ret()
+}
+
+// convTaps writes the loop over R9 taps.
+func convTaps(g *gen, f family, rows, cols int) {
+	per := 16 / f.lanes
 	g.at("tap")
 	base := []string{"BX", "R12", "R13", "DI"}
 	g.p("MOVQ (R8), BX")
@@ -63,7 +97,6 @@ func convKernel(g *gen, f family, rows, cols int) {
 	}
 	g.p("XORQ CX, CX")
 	g.at("lane")
-	per := 16 / f.lanes
 	weight := rows * cols * per
 	for h := range per {
 		g.p("VMOVUPS %d(DX), %s", h*f.width, f.v(weight+h))
@@ -87,32 +120,6 @@ func convKernel(g *gen, f family, rows, cols int) {
 	g.p("ADDQ $8, R8")
 	g.p("DECQ R9")
 	g.p("JNZ tap")
-	g.at("store")
-	eachPixel(g, rows, cols, func(i int) {
-		for h := range per {
-			g.p("VMOVUPS %s, %d(DI)", f.v(i*per+h), h*f.width)
-		}
-	})
-	g.ret()
-}
-
-// convStart sets the accumulators to zero or, to add to what is there, to the tile's present values.
-func convStart(g *gen, f family, rows, cols int) {
-	per := 16 / f.lanes
-	g.field("convArgs", "add", "CX")
-	g.p("TESTQ CX, CX")
-	g.p("JZ zero")
-	eachPixel(g, rows, cols, func(i int) {
-		for h := range per {
-			g.p("VMOVUPS %d(DI), %s", h*f.width, f.v(i*per+h))
-		}
-	})
-	g.p("JMP begin")
-	g.at("zero")
-	for i := range rows * cols * per {
-		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
-	}
-	g.at("begin")
 }
 
 // eachPixel walks DI over the tile's output pixels. It uses BX and R12.
