@@ -13,7 +13,7 @@ type Suite[F core.Float] struct {
 	// Tolerance is how far a figure may be off: Float64 or Float32, unless the engine has a reason of its own.
 	Tolerance Tolerance
 	// Golden says which golden cases to run, by network name; nil runs all. An engine too slow for the large
-	// ones leaves them out under -short; they are skipped visibly. It does not apply to LOCKSTEP_GOLDEN.
+	// ones leaves them out under -short; they are skipped visibly.
 	Golden func(name string) bool
 	// Slow leaves out the largest network of the thread test, which takes plain Go most of a minute.
 	Slow bool

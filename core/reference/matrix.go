@@ -39,7 +39,7 @@ func (e *Engine[F]) addProduct(c, a, b []F, m, n, k int) {
 	if len(c) != m*n || len(a) != m*k || len(b) != n*k {
 		panic("reference: a product of matrices of the wrong size")
 	}
-	strip := min(16, (m+3)/4) // rows of a to a call: few enough to stay in the cache, and four calls or more to share out
+	strip := max(1, min(16, (m+3)/4)) // rows of a to a call: few enough to stay in the cache, and four calls or more to share out
 	e.parallel((m+strip-1)/strip, func(s int) {
 		lo, hi := s*strip, min(s*strip+strip, m)
 		rowsProduct(c[lo*n:hi*n], a[lo*k:hi*k], b, hi-lo, n, k)
