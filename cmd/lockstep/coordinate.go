@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/coordinator/server"
+	"github.com/lockstep-ml/lockstep/internal/gossip"
+	"github.com/lockstep-ml/lockstep/internal/telemetry"
+)
+
+// runOptions are what the coordinator's side of a run decides besides its settings; none changes the trained bits.
+type runOptions struct {
+	settings   *settings
+	workers    int
+	out        string
+	resume     bool
+	resumeFrom string
+	keep       int
+	listen     string
+	control    string
+	advertise  string
+	otlp       string
+	verbose    bool
+	asJSON     bool
+	sec        network
+}
+
+func (o *runOptions) resuming() bool { return o.resume || o.resumeFrom != "" }
+
+// addRunFlags adds what `train` and `coordinator` share.
+func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.AddFlagSet(o.settings.flags)
+	f.IntVar(&o.workers, "workers", 2, "workers that the run begins with")
+	f.StringVar(&o.out, "out", "", "output folder; empty: runs/NETWORK-TIME")
+	f.BoolVar(&o.resume, "resume", false, "go on with the run in --out, from its newest checkpoint")
+	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
+	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
+	f.String(configFlag, "", "YAML file with any of these settings by name")
+	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector (Jaeger, port 4317) for traces")
+	f.BoolVar(&o.asJSON, "json", false, "print one JSON object as the last line")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what the processes do")
+}
+
+// open completes and checks the options.
+func (o *runOptions) open(cmd *cobra.Command) error {
+	if err := loadSettings(cmd.Flags()); err != nil {
+		return err
+	}
+	if o.workers < 1 {
+		return fmt.Errorf("--workers %d: at least one", o.workers)
+	}
+	if o.out == "" {
+		if o.resume {
+			return errors.New("--resume needs --out, the folder of the run to go on with")
+		}
+		o.out = filepath.Join("runs", o.settings.arch+"-"+time.Now().Format("20060102-150405"))
+	}
+	return o.sec.open(o.listen, o.control, o.otlp)
+}
+
+func coordinatorCommand() *cobra.Command {
+	o := &runOptions{settings: newSettings()}
+	cmd := &cobra.Command{
+		Use:   "coordinator",
+		Short: "Coordinate a run: wait for workers, plan, evaluate, checkpoint",
+		Long: `Starts a run's coordinator, which waits for --workers workers to join at --listen and then trains. The workers find
+everything but their own data and cores through it.`,
+		Example: `  lockstep coordinator --listen 10.0.0.1:7946 --tls certs/node1 --workers 8 --arch resnet50 --data /data/imagenet --epochs 90 --out runs/r50
+  lockstep worker --join 10.0.0.1:7946 --listen 10.0.0.2 --tls certs/node2 --data /data/imagenet      (on each machine)`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.open(cmd); err != nil {
+				return err
+			}
+			return coordinate(cmd, o, nil)
+		},
+	}
+	f := cmd.Flags()
+	o.addRunFlags(f)
+	f.StringVar(&o.listen, "listen", "127.0.0.1:7946", "HOST:PORT where workers join (TCP and UDP)")
+	f.StringVar(&o.control, "control", "", "HOST:PORT of the control service; empty: any free port on --listen's host")
+	f.StringVar(&o.advertise, "advertise", "", "host under which workers reach this machine; empty: --listen's")
+	o.sec.addFlags(f)
+	return cmd
+}
+
+// crew is what `train` adds to a coordinator: worker processes on this machine.
+type crew interface {
+	// start sets the workers going, to join at an address, and tells broken when one could not even do that.
+	start(ctx context.Context, p *prepared, join string, broken func(error)) error
+	// wait lets them end by themselves for a moment, then ends them.
+	wait()
+}
+
+// coordinate prepares a run and coordinates it to its end.
+func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
+	ctx := cmd.Context()
+	out := &progressPrinter{w: cmd.ErrOrStderr(), terminal: isTerminal(cmd.ErrOrStderr())}
+	p, err := prepare(ctx, o)
+	if err != nil {
+		return err
+	}
+	out.begin(p, o)
+	res, err := serveRun(ctx, o, p, c, out)
+	out.end()
+	if res.Step == 0 && err != nil {
+		return err
+	}
+	if werr := report(cmd.OutOrStdout(), o, p, res); werr != nil {
+		return errors.Join(err, werr)
+	}
+	var interrupted *coordinator.InterruptedError
+	if errors.As(err, &interrupted) {
+		return fmt.Errorf("%w: %w", errInterrupted, err)
+	}
+	return err
+}
+
+// serveRun opens the sockets, runs the server and, with it, the crew.
+func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *progressPrinter) (res server.Result, err error) {
+	log := newLog(o.verbose, "coordinator")
+	tele, err := telemetry.Setup(ctx, telemetry.Config{Endpoint: o.otlp, TLS: o.sec.telemetryTLS(o.otlp), Process: "coordinator", Version: buildVersion()})
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, tele.Shutdown(ctx)) }()
+	listener, err := listenControl(o)
+	if err != nil {
+		return res, err
+	}
+	name := p.runName()
+	rpc, err := advertised(listener.Addr().String(), o.advertise)
+	if err != nil {
+		return res, errors.Join(err, listener.Close())
+	}
+	node, err := gossip.Start(gossip.Config{Name: "coordinator-" + name, Role: gossip.Coordinator, BindAddr: o.listen, AdvertiseAddr: o.advertise,
+		Meta: gossip.Meta{RPC: rpc, Run: name, Version: buildVersion()}, Key: o.sec.gossipKey(), Label: gossipLabel, Log: log})
+	if err != nil {
+		return res, errors.Join(explainListen(err, o.listen), listener.Close())
+	}
+	defer node.Close() // its goodbye is a courtesy
+
+	s, err := server.New(serverConfig(o, p, c, name, listener, node, tele, out, log))
+	if err != nil {
+		return res, errors.Join(err, listener.Close())
+	}
+	stop := context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })
+	defer stop()
+	rctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	if c != nil {
+		if err := c.start(rctx, p, node.Addr(), func(err error) { cancel(err) }); err != nil {
+			return res, errors.Join(err, s.Close())
+		}
+		defer c.wait()
+	} else {
+		out.event("workers join with: lockstep worker --join " + node.Addr())
+	}
+	res, err = s.Run(rctx)
+	if cause := context.Cause(rctx); cause != nil {
+		err = cause
+	}
+	return res, err
+}
+
+func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listener, node *gossip.Node, tele *telemetry.Telemetry, out *progressPrinter, log *slog.Logger) server.Config {
+	cfg := server.DefaultConfig()
+	m := &cfg.Machine
+	m.Run, m.TotalSteps, m.FirstStep, m.StepsPerEpoch = name, p.total, p.initial.Step, p.perEpoch
+	m.GlobalBatch, m.Replicas, m.MinWorkers = p.settings.batch, p.settings.replicas(), o.workers
+	m.CheckpointEvery, m.Resumed, m.Schedule = p.settings.checkpointEvery, p.resumed, p.schedule
+	if m.Resumed == "" {
+		m.Resumed = filepath.Join(checkpointDir(o.out), "step-000000000000.ckpt")
+	}
+	m.Evaluate = p.hasTest
+	m.EvalEvery, _ = coordinator.ParseSpan(p.settings.evalEvery) // validated before
+	m.Version, m.Settings, m.FixedCrew = buildVersion(), p.settings.values(), c != nil
+	m.DataFingerprint, m.DataSummary = p.record.Data, p.summary
+	cfg.Listener, cfg.Initial, cfg.Store, cfg.Gossip, cfg.Log = l, p.initial, p.store, node.Events(), log
+	if o.sec.identity != nil {
+		cfg.TLS = o.sec.identity.Server()
+	}
+	cfg.Progress, cfg.Evaluated = out.step, out.evaluated
+	cfg.StepObserver = func(step uint64, start, end time.Time) {
+		tele.RecordStep(context.Background(), name, step-1, start, end)
+	}
+	return cfg
+}
+
+// gossipLabel keeps this program's gossip apart from other users of memberlist.
+const gossipLabel = "lockstep"
+
+func listenControl(o *runOptions) (net.Listener, error) {
+	addr := o.control
+	if addr == "" {
+		host, _, err := net.SplitHostPort(o.listen)
+		if err != nil {
+			return nil, fmt.Errorf("--listen %q: want HOST:PORT: %w", o.listen, err)
+		}
+		addr = net.JoinHostPort(host, "0")
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, explainListen(err, addr)
+	}
+	return l, nil
+}
+
+// explainListen says what to do about an address that cannot be listened on.
+func explainListen(err error, addr string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is in use, perhaps by another coordinator: end that, or choose another address: %w", addr, err)
+	}
+	return err
+}
+
+// advertised is what others dial to reach a bound address: its own host, or the one given.
+func advertised(bound, host string) (string, error) {
+	bhost, port, err := net.SplitHostPort(bound)
+	if err != nil {
+		return "", err
+	}
+	if host != "" {
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		return net.JoinHostPort(host, port), nil
+	}
+	if ip := net.ParseIP(bhost); ip != nil && ip.IsUnspecified() {
+		return "", fmt.Errorf("listening on every interface (%s): say with --advertise HOST under which name or address others reach this machine", bound)
+	}
+	return bound, nil
+}
+
+// newLog writes to standard error: warnings, or everything with --verbose.
+func newLog(verbose bool, process string) *slog.Logger {
+	level := slog.LevelWarn
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("process", process)
+}
+
+// runReport is the last line of --json.
+type runReport struct {
+	Step            uint64   `json:"step"`
+	Hash            string   `json:"hash"`
+	Loss            float64  `json:"loss"`
+	ImagesPerSecond float64  `json:"images_per_second"`
+	Workers         int      `json:"workers"`
+	Top1            *float64 `json:"top1,omitempty"` // of the newest evaluation, 0..1
+	Top5            *float64 `json:"top5,omitempty"`
+	TestLoss        *float64 `json:"test_loss,omitempty"`
+	Out             string   `json:"out"`
+	Checkpoint      string   `json:"checkpoint"`
+}
+
+func report(w io.Writer, o *runOptions, p *prepared, res server.Result) error {
+	r := runReport{Step: res.Step, Hash: res.Hash, Loss: res.Loss, ImagesPerSecond: res.ImagesPerSecond, Workers: o.workers, Out: o.out, Checkpoint: res.Path}
+	if e := res.Evaluation; e != nil && e.Images > 0 {
+		t1, t5 := e.Top1(), float64(e.Correct5)/float64(e.Images)
+		r.Top1, r.Top5, r.TestLoss = &t1, &t5, &e.Loss
+	}
+	if o.asJSON {
+		return printJSON(w, r)
+	}
+	_, err := fmt.Fprintf(w, "%s: step %d of %d, loss %.4f, %.0f img/s\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Loss, r.ImagesPerSecond, r.Hash, r.Checkpoint)
+	if err == nil && r.Top1 != nil {
+		_, err = fmt.Fprintf(w, "test: top-1 %.2f %%, top-5 %.2f %%, loss %.4f\n", 100**r.Top1, 100**r.Top5, *r.TestLoss)
+	}
+	return err
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/worker"
+)
+
+// dataset is a run's data: the training split, and the one to evaluate on, nil where there is none.
+type dataset struct {
+	train, test *shard.Dataset
+}
+
+// openData opens both splits.
+func openData(ctx context.Context, path string, skipDamaged bool) (*dataset, error) {
+	train, err := shard.Open(ctx, shard.Options{Path: path, Split: "train", SkipDamaged: skipDamaged})
+	if err != nil {
+		return nil, err
+	}
+	test, err := shard.Open(ctx, shard.Options{Path: path, Split: "test", SkipDamaged: skipDamaged})
+	if err != nil && !errors.Is(err, shard.ErrNoSplit) {
+		return nil, errors.Join(err, train.Close())
+	}
+	return &dataset{train: train, test: test}, nil
+}
+
+func (d *dataset) close() error {
+	err := d.train.Close()
+	if d.test != nil {
+		err = errors.Join(err, d.test.Close())
+	}
+	return err
+}
+
+// fingerprint covers both splits.
+func (d *dataset) fingerprint() string {
+	if d.test == nil {
+		return d.train.Fingerprint()
+	}
+	return d.train.Fingerprint() + "+" + d.test.Fingerprint()
+}
+
+func (d *dataset) summary() string {
+	s := fmt.Sprintf("%d training images of %d classes", d.train.Len(), len(d.train.Classes()))
+	if d.test == nil {
+		return s + ", no test images"
+	}
+	return fmt.Sprintf("%s, %d test images", s, d.test.Len())
+}
+
+func (d *dataset) damaged() []string {
+	names := d.train.Damaged()
+	if d.test != nil {
+		names = append(names, d.test.Damaged()...)
+	}
+	return names
+}
+
+// feed gives the worker package its batches.
+type feed struct {
+	data   *dataset
+	loader *shard.Loader
+	eval   shard.EvalConfig
+	stop   context.CancelFunc
+	run    sync.WaitGroup
+}
+
+// openFeed starts the loader's goroutines, which feed.close ends.
+func openFeed(d *dataset, plan shard.Plan, train, test shard.Transform, decoders int) (*feed, error) {
+	l, err := shard.NewLoader(shard.LoaderConfig{Dataset: d.train, Plan: plan, Transform: train, Decoders: decoders})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &feed{data: d, loader: l, stop: cancel,
+		eval: shard.EvalConfig{Dataset: d.test, Transform: test, Batch: plan.ReplicaBatch(), Decoders: decoders}}
+	f.run.Go(func() { l.Run(ctx) }) // its error also comes with Next
+	return f, nil
+}
+
+func (f *feed) close() error {
+	f.stop()
+	err := f.loader.Close()
+	f.run.Wait()
+	return errors.Join(err, f.data.close())
+}
+
+// Next implements worker.Data.
+func (f *feed) Next(ctx context.Context, step uint64, replicas []int) (worker.Batches, error) {
+	if len(replicas) == 0 {
+		return worker.Batches{Release: func() {}}, nil
+	}
+	b, err := f.loader.Next(ctx, step, replicas)
+	if err != nil {
+		return worker.Batches{}, err
+	}
+	out := worker.Batches{Waited: b.Wait, Release: func() { f.loader.Release(b) }}
+	for k := range replicas {
+		images, labels := b.Replica(k)
+		out.Replica = append(out.Replica, core.Batch{Images: images, Labels: labels})
+	}
+	return out, nil
+}
+
+// Evaluate implements worker.Data.
+func (f *feed) Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) error {
+	if f.data.test == nil {
+		return errors.New("there are no test images to evaluate on")
+	}
+	c := f.eval
+	c.Worker, c.Workers = k, n
+	return visitAll(ctx, c, visit)
+}
+
+// visitAll goes once through a share of a split and leaves empty places out.
+func visitAll(ctx context.Context, c shard.EvalConfig, visit func(core.Batch) error) error {
+	e, err := shard.NewEval(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var run sync.WaitGroup
+	run.Go(func() { e.Run(ctx) }) // its error also comes with Next
+	defer run.Wait()
+	defer cancel()
+	for {
+		b, err := e.Next(ctx)
+		if err == io.EOF {
+			return e.Close()
+		}
+		if err != nil {
+			return err
+		}
+		batch := compact(b)
+		if len(batch.Labels) > 0 {
+			err = visit(batch)
+		}
+		e.Release(b)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// compact moves a batch's images together, over places that are empty.
+func compact(b *shard.Batch) core.Batch {
+	per := len(b.Images) / len(b.Labels)
+	n := 0
+	for i, l := range b.Labels {
+		if l < 0 {
+			continue
+		}
+		if i != n {
+			copy(b.Images[n*per:(n+1)*per], b.Images[i*per:(i+1)*per])
+			b.Labels[n] = l
+		}
+		n++
+	}
+	return core.Batch{Images: b.Images[:n*per], Labels: b.Labels[:n]}
+}
+
+func dataCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "data", Short: "Look into data sets"}
+	var asJSON bool
+	ls := &cobra.Command{
+		Use:     "ls PATH",
+		Short:   "Say what a data set holds",
+		Example: "  lockstep data ls cifar10.tar.gz\n  lockstep data ls builtin --json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := openData(cmd.Context(), args[0], false)
+			if err != nil {
+				return err
+			}
+			defer d.close() // only read from
+			if asJSON {
+				out := map[string]any{"train": d.train.Len(), "classes": d.train.Classes(), "fingerprint": d.fingerprint()}
+				if d.test != nil {
+					out["test"] = d.test.Len()
+				}
+				return printJSON(cmd.OutOrStdout(), out)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\nclasses: %v\nfingerprint: %s\n", args[0], d.summary(), d.train.Classes(), d.fingerprint())
+			return err
+		},
+	}
+	ls.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	cmd.AddCommand(ls)
+	return cmd
+}

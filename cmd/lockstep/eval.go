@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/core/cpu"
+	"github.com/lockstep-ml/lockstep/internal/snapshot"
+	"github.com/lockstep-ml/lockstep/shard"
+)
+
+// evalOptions are the flags of lockstep eval.
+type evalOptions struct {
+	settings *settings // arch, data, mean, std, resolution, classes, skip-damaged
+	weights  string
+	split    string
+	batch    int
+	threads  int
+	asJSON   bool
+}
+
+type evalResult struct {
+	Images          int     `json:"images"`
+	Correct1        int     `json:"correct1"`
+	Correct5        int     `json:"correct5"`
+	Loss            float64 `json:"loss"`
+	ImagesPerSecond float64 `json:"images_per_second"`
+}
+
+func evalCommand() *cobra.Command {
+	o := evalOptions{settings: newSettings()}
+	cmd := &cobra.Command{
+		Use:   "eval --weights FILE|DIR --data PATH",
+		Short: "Evaluate weights on images",
+		Long: `Evaluates weights on a split of a data set: top-1, top-5 and mean cross-entropy.
+A checkpoint or a run's folder brings its own network and normalisation; a .safetensors file needs --arch.`,
+		Example: `  lockstep eval --weights runs/mine --data cifar10.tar.gz
+  lockstep eval --arch cifar-resnet20 --weights w.safetensors --data cifar10.tar.gz --split test --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := loadSettings(cmd.Flags()); err != nil {
+				return err
+			}
+			return evaluate(cmd, o)
+		},
+	}
+	f := cmd.Flags()
+	for _, name := range []string{"arch", "data", "mean", "std", "resolution", "classes", "skip-damaged"} {
+		f.AddFlag(o.settings.flags.Lookup(name))
+	}
+	f.StringVar(&o.weights, "weights", "", "a .safetensors file, a checkpoint, or a run's folder (its newest checkpoint)")
+	f.StringVar(&o.split, "split", "test", "which images: train, test, val or all")
+	f.IntVar(&o.batch, "eval-batch", 100, "images at a time; changes speed and memory only")
+	f.IntVar(&o.threads, "threads", 0, "cores; 0: all")
+	f.BoolVar(&o.asJSON, "json", false, "print one JSON object")
+	if err := cmd.MarkFlagRequired("weights"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return cmd
+}
+
+// adopt takes what the weights' checkpoint says of its run, where no flag says otherwise, and gives its state.
+func (o *evalOptions) adopt(cmd *cobra.Command) (*snapshot.Snapshot, error) {
+	if isFile(o.weights) && filepath.Ext(o.weights) != ".ckpt" {
+		return nil, nil
+	}
+	c, err := loadNewest(cmd, o.weights)
+	if err != nil {
+		return nil, err
+	}
+	r, s, err := recordOf(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	for name, v := range o.settings.given() {
+		if f := s.flags.Lookup(name); f != nil {
+			if err := s.flags.Set(name, v); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if s.classes == 0 {
+		s.classes = len(r.Classes)
+	}
+	o.settings = s
+	net, err := s.network(s.classes)
+	if err != nil {
+		return nil, err
+	}
+	return c.Snapshot(tableFor(net))
+}
+
+func evaluate(cmd *cobra.Command, o evalOptions) error {
+	ctx := cmd.Context()
+	state, err := o.adopt(cmd)
+	if err != nil {
+		return err
+	}
+	s := o.settings
+	if err := s.validate(); err != nil {
+		return err
+	}
+	ds, err := shard.Open(ctx, shard.Options{Path: s.data, Split: o.split, SkipDamaged: s.skipDamaged})
+	if err != nil {
+		return err
+	}
+	defer ds.Close() // only read from
+	net, err := s.network(len(ds.Classes()))
+	if err != nil {
+		return err
+	}
+	if state == nil {
+		if state, err = loadWeights(ctx, o.weights, net); err != nil {
+			return err
+		}
+	}
+	transform := s.transform(net, false)
+	cfg := core.CompileConfig{Batch: o.batch, Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true}
+	engine, err := cpu.New(net, cfg)
+	if err != nil {
+		return err
+	}
+	defer engine.Close() // nothing is lost by it
+	if err := engine.SetState(stateOf(state)); err != nil {
+		return err
+	}
+	res, err := evalOn(ctx, engine, net, shard.EvalConfig{Dataset: ds, Transform: transform, Batch: o.batch})
+	if err != nil {
+		return err
+	}
+	for _, name := range ds.Damaged() {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: left out, damaged:", name)
+	}
+	if o.asJSON {
+		return printJSON(cmd.OutOrStdout(), res)
+	}
+	n := float64(res.Images)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images: top-1 %.2f %%, top-5 %.2f %%, loss %.4f (%.0f img/s)\n",
+		res.Images, 100*float64(res.Correct1)/n, 100*float64(res.Correct5)/n, res.Loss, res.ImagesPerSecond)
+	return err
+}
+
+// evalOn runs an engine over a split.
+func evalOn(ctx context.Context, engine core.Engine[float32], net *core.Network, c shard.EvalConfig) (*evalResult, error) {
+	var m core.Metrics
+	begun := time.Now()
+	logits := make([]float32, c.Batch*net.Classes)
+	err := visitAll(ctx, c, func(b core.Batch) error {
+		z := logits[:len(b.Labels)*net.Classes]
+		if err := engine.Eval(b, z); err != nil {
+			return err
+		}
+		m.Add(core.Score(z, b.Labels, net.Classes, nil))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if m.Images == 0 {
+		return nil, fmt.Errorf("no image of %s could be evaluated", c.Dataset.Split())
+	}
+	return &evalResult{Images: m.Images, Correct1: m.Correct1, Correct5: m.Correct5, Loss: m.LossSum / float64(m.Images),
+		ImagesPerSecond: float64(m.Images) / time.Since(begun).Seconds()}, nil
+}

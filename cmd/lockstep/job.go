@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/core/cpu"
+	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/worker"
+)
+
+// jobOptions are what one worker decides for itself; none changes the trained bits.
+type jobOptions struct {
+	data       string // where this machine has the data; empty: where the run's settings say
+	threads    int
+	decoders   int
+	ringListen string
+	advertise  string // host that neighbours dial; empty: the one listened on
+}
+
+// buildJob makes what a worker works on from a run's settings.
+func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *network) (job *worker.Job, err error) {
+	var closers []func() error
+	closeAll := func() error {
+		var errs []error
+		for i := len(closers) - 1; i >= 0; i-- {
+			errs = append(errs, closers[i]())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll())
+		}
+	}()
+	path := s.data
+	if o.data != "" {
+		path = o.data
+	}
+	d, err := openData(ctx, path, s.skipDamaged)
+	if err != nil {
+		return nil, err
+	}
+	net, err := s.network(len(d.train.Classes()))
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	train, test := s.transform(net, true), s.transform(net, false)
+	plan := shard.Plan{Seed: s.seed, Images: d.train.Len(), GlobalBatch: s.batch, Replicas: s.replicas()}
+	f, err := openFeed(d, plan, train, test, o.decoders)
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	closers = append(closers, f.close)
+	engine, err := cpu.New(net, core.CompileConfig{Batch: s.replicaBatch, Resolution: train.Resolution, Threads: o.threads})
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, engine.Close)
+	r, err := openRings(run, o.ringListen, s.wire, sec)
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, r.close)
+	addr, err := advertised(r.addr, o.advertise)
+	if err != nil {
+		return nil, err
+	}
+	return &worker.Job{
+		Network: net, Engine: engine, Data: f, Rings: r,
+		Replicas: s.replicas(), ReplicaBatch: s.replicaBatch,
+		SGD:         core.SGD{Momentum: s.momentum, WeightDecay: s.weightDecay},
+		Fingerprint: d.fingerprint(), Summary: d.summary(), RingAddress: addr, Close: closeAll,
+	}, nil
+}
+
+// printJSON writes v as one line, the last of a command's standard output.
+func printJSON(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n", b)
+	return err
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lockstep-ml/lockstep/checkpoint"
+	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/coordinator/server"
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/internal/snapshot"
+	"github.com/lockstep-ml/lockstep/shard"
+)
+
+// The sample's own recipe, used by `lockstep train` where neither data nor length nor batch were given: enough to
+// see a network learn in a few minutes on two cores.
+var sampleRecipe = map[string]string{"epochs": "16", "batch": "64", "schedule": "steps:70%,90%", "warmup": "1e", "eval-every": "2e"}
+
+// changeable settings may differ when a run is resumed; any other would make it another run.
+var changeable = []string{"data", "steps", "epochs", "eval-every", "checkpoint-every", "skip-damaged"}
+
+// prepared is a run ready to be coordinated.
+type prepared struct {
+	settings *settings
+	network  *core.Network
+	record   runRecord
+	summary  string
+	total    uint64
+	perEpoch float64
+	schedule *coordinator.Schedule
+	hasTest  bool
+	initial  *snapshot.Snapshot
+	store    *runStore
+	resumed  string // the checkpoint's path; empty for a fresh run
+	warnings []string
+}
+
+// prepare reads settings, data and checkpoints, and makes the state that training starts from.
+func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
+	p := &prepared{settings: o.settings}
+	resume, err := p.openOut(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if p.resumed == "" {
+		applySampleRecipe(p.settings)
+	}
+	if err := errors.Join(p.settings.validate(), p.settings.absolute()); err != nil {
+		return nil, err
+	}
+	if err := p.openData(ctx, resume); err != nil {
+		return nil, err
+	}
+	if err := p.plan(resume); err != nil {
+		return nil, err
+	}
+	return p, p.start(ctx, resume)
+}
+
+// applySampleRecipe fills in what the user left open for the built-in sample.
+func applySampleRecipe(s *settings) {
+	if s.data != shard.Builtin {
+		return
+	}
+	given := s.given()
+	for _, name := range []string{"steps", "epochs", "batch", "schedule"} {
+		if _, ok := given[name]; ok {
+			return
+		}
+	}
+	for _, name := range []string{"epochs", "batch", "schedule", "warmup", "eval-every"} {
+		if _, ok := given[name]; ok {
+			continue
+		}
+		if err := s.flags.Set(name, sampleRecipe[name]); err != nil {
+			panic(fmt.Sprintf("lockstep: the sample's recipe: %s: %v", name, err))
+		}
+	}
+}
+
+// openOut opens the output folder and, to resume, the checkpoint in it.
+func (p *prepared) openOut(ctx context.Context, o *runOptions) (*checkpoint.Checkpoint, error) {
+	dir := checkpointDir(o.out)
+	look, err := checkpoint.Open(readOnly(dir))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := look.List()
+	if err != nil {
+		return nil, err
+	}
+	if !o.resuming() {
+		if len(entries) > 0 {
+			return nil, fmt.Errorf("%s holds a run of %d steps already: add --resume to go on with it, or choose another --out", o.out, entries[0].Step)
+		}
+		return nil, p.openStore(o)
+	}
+	var c *checkpoint.Checkpoint
+	if o.resumeFrom != "" {
+		c, err = loadCheckpoint(ctx, o.resumeFrom)
+		p.resumed = o.resumeFrom
+	} else {
+		c, err = newestGood(ctx, look)
+		p.resumed = filepath.Join(dir, checkpoint.FileName(stepOf(c)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot resume: %w", err)
+	}
+	return c, errors.Join(p.adopt(c), p.openStore(o))
+}
+
+func stepOf(c *checkpoint.Checkpoint) uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.Step
+}
+
+// newestGood loads the newest checkpoint. Where that is damaged it offers the newest that is not, and leaves the choice to the user.
+func newestGood(ctx context.Context, store *checkpoint.Store) (*checkpoint.Checkpoint, error) {
+	c, damage, err := store.Latest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(damage) == 0 {
+		return c, nil
+	}
+	var errs []error
+	for i := range damage {
+		errs = append(errs, &damage[i])
+	}
+	good := filepath.Join(filepath.Dir(damage[0].Path), checkpoint.FileName(c.Step))
+	errs = append(errs, fmt.Errorf("%s, of step %d, is good: go on from it with --resume-from %s", good, c.Step, good))
+	return nil, errors.Join(errs...)
+}
+
+// adopt takes the settings of the run that is resumed, and refuses others that were given.
+func (p *prepared) adopt(c *checkpoint.Checkpoint) error {
+	_, s, err := recordOf(c.Config)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name, v := range p.settings.given() {
+		if slices.Contains(changeable, name) {
+			if (name == "steps" || name == "epochs") && v != "0" { // one replaces the other
+				s.steps, s.epochs = 0, 0
+			}
+			errs = append(errs, s.flags.Set(name, v))
+			continue
+		}
+		if had := text(s.flags.Lookup(name)); had != v && !(name == "init") {
+			errs = append(errs, fmt.Errorf("the run was started with --%s %s, not %s: leave it out, or start another run with --init", name, had, v))
+		}
+	}
+	p.settings = s
+	return errors.Join(errs...)
+}
+
+func (p *prepared) openStore(o *runOptions) error {
+	opts := checkpoint.DefaultOptions(checkpointDir(o.out))
+	opts.Keep = o.keep
+	store, err := checkpoint.Open(opts)
+	if err != nil {
+		return err
+	}
+	for _, f := range store.Cleaned() {
+		p.warnings = append(p.warnings, "removed a half-written checkpoint: "+f)
+	}
+	p.store = &runStore{store: store}
+	return nil
+}
+
+// openData looks at the data set, and builds the network for its classes.
+func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint) error {
+	s := p.settings
+	d, err := openData(ctx, s.data, s.skipDamaged)
+	if err != nil {
+		return err
+	}
+	defer d.close() // only read from
+	if p.network, err = s.network(len(d.train.Classes())); err != nil {
+		return err
+	}
+	s.classes = p.network.Classes
+	p.record = runRecord{Settings: s.values(), Classes: d.train.Classes(), Data: d.fingerprint()}
+	p.summary, p.hasTest = d.summary(), d.test != nil
+	p.perEpoch = float64(d.train.Len()) / float64(s.batch)
+	if resume == nil {
+		return nil
+	}
+	r, _, err := recordOf(resume.Config)
+	if err != nil {
+		return err
+	}
+	if r.Data != p.record.Data {
+		return fmt.Errorf("%s is not the data that the run was started with (fingerprint %.12s, then %.12s)", s.data, p.record.Data, r.Data)
+	}
+	return nil
+}
+
+// plan works out the run's length and learning rates.
+func (p *prepared) plan(resume *checkpoint.Checkpoint) error {
+	s := p.settings
+	switch {
+	case s.steps > 0:
+		p.total = s.steps
+	case s.epochs > 0:
+		p.total = uint64(math.Ceil(s.epochs*p.perEpoch - 1e-6))
+	default:
+		return errors.New("how long? Give --epochs or --steps")
+	}
+	var err error
+	p.schedule, err = coordinator.ParseSchedule(s.schedule, s.warmup, s.lr, coordinator.Scale{StepsPerEpoch: p.perEpoch, TotalSteps: p.total})
+	if err != nil || resume == nil {
+		return err
+	}
+	return p.schedule.Restore(resume.Schedule)
+}
+
+// start makes or reads the first state; a fresh run's is written down at once, so that there always is a checkpoint.
+func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (err error) {
+	table := tableFor(p.network)
+	if p.store.record, err = json.Marshal(p.record); err != nil {
+		return err
+	}
+	p.store.table = table
+	if resume != nil {
+		p.initial, err = resume.Snapshot(table)
+		return err
+	}
+	if p.settings.initFrom == "" {
+		p.initial = freshState(p.network, p.settings.seed)
+	} else {
+		if p.initial, err = loadWeights(ctx, p.settings.initFrom, p.network); err != nil {
+			return err
+		}
+		p.initial.Step = 0
+		clear(p.initial.Momentum)
+	}
+	_, err = p.store.Put(ctx, p.initial, server.Meta{Hash: p.initial.Hash(), Schedule: p.schedule.MarshalState()})
+	return err
+}
+
+// runStore writes checkpoints for the coordinator.
+type runStore struct {
+	store  *checkpoint.Store
+	table  checkpoint.Table
+	record json.RawMessage
+}
+
+// Put implements server.Store.
+func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Meta) (string, error) {
+	c, err := checkpoint.FromSnapshot(s, r.table)
+	if err != nil {
+		return "", err
+	}
+	c.Hash, c.Version, c.Config, c.Schedule = meta.Hash, buildVersion(), r.record, meta.Schedule
+	if c.Data, err = json.Marshal(meta.Data); err != nil {
+		return "", err
+	}
+	path, err := r.store.Save(ctx, c)
+	var prune *checkpoint.PruneError
+	if errors.As(err, &prune) && path != "" {
+		return path, nil // the new one is safe; the old ones show in checkpoint ls
+	}
+	return path, err
+}
+
+// runName tells this start of a run from any other, so that stray processes of an earlier one are refused.
+func (p *prepared) runName() string {
+	return strings.Join([]string{p.settings.arch, "seed" + strconv.FormatUint(p.settings.seed, 10),
+		strconv.FormatInt(time.Now().UnixNano(), 36)}, "-")
+}

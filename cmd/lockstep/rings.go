@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/lockstep-ml/lockstep/allreduce"
+	ringgrpc "github.com/lockstep-ml/lockstep/allreduce/grpc"
+	"github.com/lockstep-ml/lockstep/worker"
+)
+
+// rings gives the worker package the exact ring over gRPC.
+type rings struct {
+	node   *ringgrpc.Node
+	server *grpc.Server
+	served chan error
+	addr   string
+	wire   allreduce.Wire
+}
+
+// openRings listens for left neighbours and serves them until close.
+func openRings(run, listen string, wire int, sec *network) (*rings, error) {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, fmt.Errorf("listening for ring neighbours: %w", err)
+	}
+	cfg := ringgrpc.DefaultConfig()
+	cfg.Run, cfg.Credentials = run, sec.client()
+	node, err := ringgrpc.NewNode(cfg)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	r := &rings{
+		node: node, addr: l.Addr().String(), wire: allreduce.Wire(wire), served: make(chan error, 1),
+		server: grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(sec.server()))...),
+	}
+	node.Register(r.server)
+	go func() { r.served <- r.server.Serve(l) }()
+	return r, nil
+}
+
+func (r *rings) close() error {
+	err := r.node.Close()
+	r.server.Stop()
+	return errors.Join(err, <-r.served)
+}
+
+// beginTimeout bounds how far a worker may lag behind its neighbour.
+const beginTimeout = 10 * time.Minute
+
+// Join implements worker.Rings.
+func (r *rings) Join(ctx context.Context, m worker.Membership) (worker.Ring, error) {
+	cfg := allreduce.DefaultConfig()
+	cfg.Run, cfg.Generation, cfg.Wire = m.Run, m.Generation, r.wire
+	cfg.Rank, cfg.Size, cfg.Replicas, cfg.Names = m.Rank, len(m.Names), m.Replicas, m.Names
+	// A bucket begins when the slowest worker's backward pass has reached it: minutes, for a deep network on a slow core.
+	// A worker that is dead or frozen is noticed long before, by its connection or its heartbeats.
+	cfg.BeginTimeout = beginTimeout
+	transport, err := r.node.Join(ctx, m.Generation, m.Rank, len(m.Names), m.Addresses[(m.Rank+1)%len(m.Names)])
+	if err != nil {
+		return nil, err
+	}
+	rg, err := allreduce.New(cfg, transport)
+	if err != nil {
+		return nil, errors.Join(err, transport.Close())
+	}
+	return ring{rg}, nil
+}
+
+// ring gives the worker package one generation's ring.
+type ring struct{ *allreduce.Ring }
+
+// Mean implements worker.Ring.
+func (r ring) Mean(ctx context.Context, step uint64, bucket int, exact bool, local []worker.Contribution, dst []float32) error {
+	parts := make([]allreduce.Contribution, len(local))
+	for i, c := range local {
+		parts[i] = allreduce.Contribution{Replica: c.Replica, Values: c.Values}
+	}
+	b := allreduce.Bucket{Step: step, ID: bucket}
+	if exact {
+		b.Wire = allreduce.Wire32
+	}
+	err := r.Reduce(ctx, b, parts, dst)
+	var nf *allreduce.NonFiniteError
+	var hop *allreduce.HopError
+	switch {
+	case errors.As(err, &nf):
+		return nonFinite{nf}
+	case errors.As(err, &hop):
+		return peerError{hop}
+	}
+	return err
+}
+
+type nonFinite struct{ *allreduce.NonFiniteError }
+
+// NonFinite implements worker.NonFinite.
+func (e nonFinite) NonFinite() (replica, index int, local bool) { return e.Replica, e.Index, e.Local }
+
+type peerError struct{ *allreduce.HopError }
+
+// Peer implements worker.PeerError.
+func (e peerError) Peer() string { return e.PeerName }

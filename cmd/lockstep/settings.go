@@ -1,0 +1,263 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/pflag"
+
+	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/core/resnet"
+	"github.com/lockstep-ml/lockstep/shard"
+)
+
+// settings define a run: its trained bits are a function of these and of the data. They are flags, so that one
+// definition serves the command line, the configuration file, the environment, the wire and the checkpoint.
+type settings struct {
+	flags *pflag.FlagSet
+
+	arch, data, augment, precision string
+	mean, std                      []float64
+	classes, resolution            int
+	seed                           uint64
+	batch, replicaBatch, wire      int
+	lr, momentum, weightDecay      float64
+	schedule, warmup, initFrom     string
+	steps                          uint64
+	epochs                         float64
+	evalEvery                      string
+	checkpointEvery                uint64
+	skipDamaged                    bool
+}
+
+// The kinds of augmentation by the name a user gives; "" follows the network.
+var augmentKinds = map[string]shard.Kind{"cifar": shard.KindCIFAR, "scale": shard.KindScale, "resized-crop": shard.KindResizedCrop}
+
+func newSettings() *settings {
+	s := &settings{flags: pflag.NewFlagSet("settings", pflag.ContinueOnError)}
+	f := s.flags
+	f.SortFlags = false
+	f.StringVar(&s.arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
+	f.StringVar(&s.data, "data", shard.Builtin, "data set: a folder, .tar or .tar.gz of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, or builtin")
+	f.Float64Var(&s.epochs, "epochs", 0, "length of the run in passes over the training images")
+	f.Uint64Var(&s.steps, "steps", 0, "length of the run in steps, instead of --epochs")
+	f.IntVar(&s.batch, "batch", 256, "images of one step, over all workers")
+	f.IntVar(&s.replicaBatch, "replica-batch", 32, "images of one replica: batch / replica-batch replicas share a step, each with batch statistics of its own")
+	f.Uint64Var(&s.seed, "seed", 1, "seed of initialisation, order and augmentation")
+	f.Float64Var(&s.lr, "lr", 0.1, "learning rate before the schedule divides it")
+	f.StringVar(&s.schedule, "schedule", "constant", "learning-rate schedule: "+scheduleHelp)
+	f.StringVar(&s.warmup, "warmup", "", "linear warm-up in front of the schedule: "+warmupHelp)
+	f.Float64Var(&s.momentum, "momentum", 0.9, "momentum of SGD")
+	f.Float64Var(&s.weightDecay, "weight-decay", 1e-4, "weight decay, on every parameter")
+	f.StringVar(&s.precision, "precision", "fp32", "arithmetic of the engine: fp32")
+	f.IntVar(&s.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
+	f.StringVar(&s.initFrom, "init", "", "start from these weights (.safetensors or .ckpt) instead of He initialisation")
+	f.IntVar(&s.classes, "classes", 0, "classes of the network; 0: those of the data set")
+	f.IntVar(&s.resolution, "resolution", 0, "side of the training images; 0: what the network is made for")
+	f.StringVar(&s.augment, "augment", "", "augmentation: cifar (pad 4, crop, flip), scale (the paper's for ImageNet) or resized-crop (torchvision's); empty: by the network")
+	f.Float64SliceVar(&s.mean, "mean", nil, "mean of the images' channels r,g,b in 0..1; empty: CIFAR-10's or ImageNet's, by the network")
+	f.Float64SliceVar(&s.std, "std", nil, "standard deviation of the images' channels r,g,b; empty: by the network")
+	f.StringVar(&s.evalEvery, "eval-every", "1e", "distance between evaluations: steps, 1e for epochs, 5% of the run; 0: only at the end")
+	f.Uint64Var(&s.checkpointEvery, "checkpoint-every", 500, "steps between checkpoints; 0: only at the end")
+	f.BoolVar(&s.skipDamaged, "skip-damaged", false, "replace images that cannot be decoded by the next good one, and count them")
+	return s
+}
+
+const (
+	scheduleHelp = "constant, steps:AT,AT (divide by 10 at each AT: a step, 30e for epochs, 60% of the run), or plateau[:patience=5,threshold=0] (divide by 10 when the validation error stands still)"
+	warmupHelp   = "LENGTH[@RATE][,hold], e.g. 5e, 400@0.01, or 400@0.01,hold"
+)
+
+// values gives every setting as text.
+func (s *settings) values() map[string]string {
+	out := map[string]string{}
+	s.flags.VisitAll(func(f *pflag.Flag) { out[f.Name] = text(f) })
+	return out
+}
+
+// given gives the settings that were set by flag, file or environment.
+func (s *settings) given() map[string]string {
+	out := map[string]string{}
+	s.flags.Visit(func(f *pflag.Flag) { out[f.Name] = text(f) })
+	return out
+}
+
+// text is a flag's value in a form that Set takes back.
+func text(f *pflag.Flag) string {
+	if v, ok := f.Value.(pflag.SliceValue); ok {
+		return strings.Join(v.GetSlice(), ",")
+	}
+	return f.Value.String()
+}
+
+// settingsFrom reads back what values gave. Unknown names are an error: they come from another version.
+func settingsFrom(values map[string]string) (*settings, error) {
+	s := newSettings()
+	var errs []error
+	for name, v := range values {
+		f := s.flags.Lookup(name)
+		if f == nil {
+			errs = append(errs, fmt.Errorf("unknown setting %q", name))
+			continue
+		}
+		if _, slice := f.Value.(pflag.SliceValue); slice && v == "" {
+			continue
+		}
+		if err := s.flags.Set(name, v); err != nil {
+			errs = append(errs, fmt.Errorf("setting %s: %w", name, err))
+		}
+	}
+	return s, errors.Join(errs...)
+}
+
+// configFlag names the flag that gives a configuration file.
+const configFlag = "config"
+
+// loadSettings fills flags that were not given from --config FILE (YAML) and from LOCKSTEP_NAME in the
+// environment, the latter winning. Every key of the file must be a flag of the command.
+func loadSettings(flags *pflag.FlagSet) error {
+	k := koanf.New("\x00") // no nesting: a key is a flag's name
+	if path, err := flags.GetString(configFlag); err == nil && path != "" {
+		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+			return fmt.Errorf("configuration file %s: %w", path, err)
+		}
+		for _, key := range k.Keys() {
+			if flags.Lookup(key) == nil {
+				return fmt.Errorf("configuration file %s: %q is not a setting; --help lists them", path, key)
+			}
+		}
+	}
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed {
+			return
+		}
+		where, v, ok := "environment", "", false
+		env := "LOCKSTEP_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok = os.LookupEnv(env); !ok && k.Exists(f.Name) {
+			where, ok = "configuration file", true
+			v = k.String(f.Name)
+			if list := k.Strings(f.Name); len(list) > 0 {
+				v = strings.Join(list, ",")
+			}
+		}
+		if !ok {
+			return
+		}
+		if err := flags.Set(f.Name, v); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", where, f.Name, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// validate reports everything wrong that can be seen without the data.
+func (s *settings) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if _, err := resnet.Parse(s.arch); err != nil {
+		errs = append(errs, err)
+	}
+	if s.batch < 1 || s.replicaBatch < 1 || s.batch%s.replicaBatch != 0 {
+		bad("--batch %d does not divide into replicas of --replica-batch %d images: %s", s.batch, s.replicaBatch, s.divisors())
+	}
+	if s.steps > 0 && s.epochs > 0 {
+		bad("give --steps or --epochs, not both")
+	}
+	if s.epochs < 0 {
+		bad("--epochs cannot be negative")
+	}
+	if _, err := coordinator.ParseSpan(s.evalEvery); err != nil {
+		bad("--eval-every: %w", err)
+	}
+	if s.precision != "fp32" {
+		bad("--precision %s: this build's engine computes in fp32", s.precision)
+	}
+	if s.wire != 32 && s.wire != 16 {
+		bad("--wire %d: gradients travel in 32 or 16 bits", s.wire)
+	}
+	if s.lr <= 0 || s.momentum < 0 || s.momentum >= 1 || s.weightDecay < 0 {
+		bad("--lr must be positive, --momentum in [0, 1), --weight-decay not negative")
+	}
+	if _, ok := augmentKinds[s.augment]; s.augment != "" && !ok {
+		bad("--augment %s: the kinds are cifar, scale and resized-crop", s.augment)
+	}
+	for name, v := range map[string][]float64{"mean": s.mean, "std": s.std} {
+		if len(v) != 0 && len(v) != 3 {
+			bad("--%s wants three numbers r,g,b, not %d", name, len(v))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// divisors suggests batches near the one asked for.
+func (s *settings) divisors() string {
+	if s.replicaBatch < 1 || s.batch < 1 {
+		return "both must be positive"
+	}
+	down := s.batch / s.replicaBatch * s.replicaBatch
+	if down == 0 {
+		return "the nearest batch is " + strconv.Itoa(s.replicaBatch)
+	}
+	return fmt.Sprintf("the nearest batches are %d and %d", down, down+s.replicaBatch)
+}
+
+func (s *settings) replicas() int { return s.batch / s.replicaBatch }
+
+// network builds the run's network for a data set of that many classes.
+func (s *settings) network(dataClasses int) (*core.Network, error) {
+	classes := s.classes
+	if classes == 0 {
+		classes = dataClasses
+	}
+	if classes < dataClasses {
+		return nil, fmt.Errorf("--classes %d: the data set has %d", classes, dataClasses)
+	}
+	return resnet.Build(s.arch, classes)
+}
+
+// transform says how images become inputs of the network.
+func (s *settings) transform(n *core.Network, train bool) shard.Transform {
+	cifar := n.Resolution == 32
+	t := shard.Transform{Kind: shard.KindScale, Resolution: n.Resolution, Mean: shard.ImageNetMean, Std: shard.ImageNetStd}
+	if cifar {
+		t = shard.CIFARTransform(train)
+	}
+	t.Train = train
+	if k, ok := augmentKinds[s.augment]; ok {
+		t.Kind = k
+	}
+	if s.resolution > 0 {
+		t.Resolution = s.resolution
+	}
+	for i := range s.mean {
+		t.Mean[i] = float32(s.mean[i])
+	}
+	for i := range s.std {
+		t.Std[i] = float32(s.std[i])
+	}
+	return t
+}
+
+// absolute makes paths independent of the working directory, for processes started elsewhere.
+func (s *settings) absolute() error {
+	for _, p := range []*string{&s.data, &s.initFrom} {
+		if *p == "" || *p == shard.Builtin {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", *p, err)
+		}
+		*p = abs
+	}
+	return nil
+}

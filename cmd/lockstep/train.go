@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func trainCommand() *cobra.Command {
+	o := &runOptions{settings: newSettings(), listen: "127.0.0.1:0"}
+	var threads int
+	cmd := &cobra.Command{
+		Use:   "train",
+		Short: "Train on this machine: a coordinator and worker processes",
+		Long: `Starts a coordinator and --workers worker processes on this machine and trains. Without --data it trains on the built-in
+sample (5,000 training and 1,000 test images of CIFAR-10) with a recipe that takes a few minutes on two cores.
+
+The trained bits depend on the settings, the seed and the data alone: not on --workers, --threads or interruptions.
+Ctrl-C ends the run in good order; --resume goes on with it, with any number of workers.`,
+		Example: `  lockstep train
+  lockstep train --arch cifar-resnet56 --data cifar10.tar.gz --epochs 160 --schedule steps:50%,75% --out runs/r56
+  lockstep train --out runs/r56 --resume --workers 4
+  lockstep train --arch cifar-resnet20 --data cifar10.tar.gz --steps 40 --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.open(cmd); err != nil {
+				return err
+			}
+			return coordinate(cmd, o, &localCrew{o: o, threads: threads, stderr: cmd.ErrOrStderr()})
+		},
+	}
+	f := cmd.Flags()
+	o.addRunFlags(f)
+	f.IntVar(&threads, "threads", 0, "cores of each worker's engine; 0: this machine's, shared out")
+	o.sec.addFlags(f)
+	return cmd
+}
+
+// localCrew runs workers as processes of this machine.
+type localCrew struct {
+	o       *runOptions
+	threads int // of each; 0: shared out
+	stderr  io.Writer
+
+	mu      sync.Mutex // of stderr
+	group   sync.WaitGroup
+	cancel  context.CancelFunc
+	started []*exec.Cmd
+}
+
+// crewPatience is how long workers may take to end by themselves once the run is over.
+const crewPatience = 5 * time.Second
+
+// start implements crew.
+func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken func(error)) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program to start workers with: %w", err)
+	}
+	ctx, c.cancel = context.WithCancel(ctx)
+	threads := c.threads
+	if threads == 0 {
+		threads = max(1, runtime.GOMAXPROCS(0)/c.o.workers)
+	}
+	for i := range c.o.workers {
+		name := "w" + strconv.Itoa(i+1)
+		args := []string{"worker", "--join", join, "--name", name, "--threads", strconv.Itoa(threads), "--decoders", "1", "--data", p.settings.data}
+		args = append(args, c.passOn()...)
+		cmd := exec.CommandContext(ctx, self, args...)
+		// Ctrl-C on the terminal reaches the whole process group; the workers are ended in order by the coordinator instead.
+		cmd.SysProcAttr = childAttributes()
+		cmd.WaitDelay = time.Second
+		pipe, err := cmd.StderrPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			c.cancel()
+			return fmt.Errorf("starting worker %s: %w", name, err)
+		}
+		c.started = append(c.started, cmd)
+		c.group.Go(func() { c.mind(cmd, name, pipe, broken) })
+	}
+	return nil
+}
+
+// passOn lists the flags that workers need too.
+func (c *localCrew) passOn() []string {
+	var out []string
+	if c.o.otlp != "" {
+		out = append(out, "--otlp", c.o.otlp)
+	}
+	if c.o.sec.dir != "" {
+		out = append(out, "--tls", c.o.sec.dir)
+	}
+	if c.o.sec.insecure {
+		out = append(out, "--insecure")
+	}
+	if c.o.verbose {
+		out = append(out, "--verbose")
+	}
+	return out
+}
+
+// mind copies what a worker says and waits for its end. One that fails before the run does is heard of through the coordinator, unless it never
+// got as far as that.
+func (c *localCrew) mind(cmd *exec.Cmd, name string, pipe io.Reader, broken func(error)) {
+	last := ""
+	lines := bufio.NewScanner(pipe)
+	for lines.Scan() {
+		last = lines.Text()
+		c.mu.Lock()
+		fmt.Fprintf(c.stderr, "%s: %s\n", name, last)
+		c.mu.Unlock()
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		// The coordinator has better words where the worker was attached; it needs a moment to find them.
+		time.AfterFunc(crewPatience, func() { broken(fmt.Errorf("worker %s failed: %s", name, last)) })
+	}
+}
+
+// wait implements crew.
+func (c *localCrew) wait() {
+	kill := time.AfterFunc(crewPatience, c.cancel)
+	c.group.Wait()
+	kill.Stop()
+	c.cancel()
+}
+
+// childAttributes puts a worker into a process group of its own, and has it killed should this process die.
+func childAttributes() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setpgid: true}
+	dieWithParent(a)
+	return a
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/lockstep-ml/lockstep/internal/gossip"
+	pb "github.com/lockstep-ml/lockstep/internal/proto/lockstep/v1"
+	"github.com/lockstep-ml/lockstep/internal/telemetry"
+	"github.com/lockstep-ml/lockstep/worker"
+)
+
+// workerOptions are the flags of lockstep worker.
+type workerOptions struct {
+	settings  *settings // those given must agree with the run's
+	join      []string
+	name      string
+	listen    string
+	advertise string
+	threads   int
+	decoders  int
+	wait      time.Duration
+	otlp      string
+	verbose   bool
+	sec       network
+}
+
+func workerCommand() *cobra.Command {
+	o := &workerOptions{settings: newSettings()}
+	cmd := &cobra.Command{
+		Use:   "worker --join HOST:PORT",
+		Short: "Work for a run",
+		Long: `Joins a run at its coordinator (or any other member) and trains until it ends. The run's settings come from the
+coordinator; one that is given here must be the same there. Only --data may differ: it says where this machine has the data.`,
+		Example: `  lockstep worker --join 10.0.0.1:7946 --listen 10.0.0.2 --tls certs/node2 --data /data/imagenet
+  lockstep worker --join 127.0.0.1:7946 --threads 4`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := loadSettings(cmd.Flags()); err != nil {
+				return err
+			}
+			return work(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringSliceVar(&o.join, "join", nil, "HOST:PORT of the coordinator or another member; several may be given")
+	f.StringVar(&o.name, "name", "", "name of this worker, unique in the run; empty: host and process")
+	f.StringVar(&o.listen, "listen", "127.0.0.1", "host or HOST:PORT where ring neighbours connect")
+	f.StringVar(&o.advertise, "advertise", "", "host under which others reach this machine; empty: --listen's")
+	f.IntVar(&o.threads, "threads", 0, "cores for the engine; 0: all")
+	f.IntVar(&o.decoders, "decoders", 0, "goroutines that decode and augment; 0: by the number of cores")
+	f.DurationVar(&o.wait, "wait", time.Minute, "how long to try to reach the coordinator")
+	f.String(configFlag, "", "YAML file with any of these settings by name")
+	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector for traces")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what this worker does")
+	o.sec.addFlags(f)
+	f.AddFlagSet(o.settings.flags)
+	if err := cmd.MarkFlagRequired("join"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return cmd
+}
+
+// work joins a run and works for it.
+func work(ctx context.Context, o *workerOptions) (err error) {
+	if _, _, e := net.SplitHostPort(o.listen); e != nil {
+		o.listen = net.JoinHostPort(o.listen, "0")
+	}
+	if err := o.sec.open(append([]string{o.listen, o.otlp}, o.join...)...); err != nil {
+		return err
+	}
+	if o.name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("this machine has no name: give --name: %w", err)
+		}
+		o.name = host + "-" + strconv.Itoa(os.Getpid())
+	}
+	log := newLog(o.verbose, o.name)
+	tele, err := telemetry.Setup(ctx, telemetry.Config{Endpoint: o.otlp, TLS: o.sec.telemetryTLS(o.otlp), Process: "worker " + o.name, Version: buildVersion()})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tele.Shutdown(ctx)) }()
+	node, meta, err := o.find(ctx)
+	if err != nil {
+		return err
+	}
+	defer node.Close() // its goodbye is a courtesy
+	conn, err := grpc.NewClient(meta.RPC, grpc.WithTransportCredentials(o.sec.client()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxControlMessage)))
+	if err != nil {
+		return fmt.Errorf("coordinator at %s: %w", meta.RPC, err)
+	}
+	defer conn.Close() // nothing is lost by it
+	given := o.settings.given()
+	delete(given, "data") // each machine has it where it has it; the fingerprint is compared
+	cfg := worker.DefaultConfig()
+	cfg.Name, cfg.Version, cfg.Settings = o.name, buildVersion(), given
+	cfg.Control, cfg.Tracer, cfg.StepContext, cfg.Log = pb.NewControlClient(conn), tele.Tracer(), telemetry.StepContext, log
+	cfg.Build = o.build
+	w, err := worker.New(cfg)
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// maxControlMessage bounds what the coordinator may send: a chunk of state, or a plan with a learning rate for every step of a warm-up.
+const maxControlMessage = 16 << 20
+
+// build implements worker.Config.Build.
+func (o *workerOptions) build(ctx context.Context, run string, values map[string]string) (*worker.Job, error) {
+	s, err := settingsFrom(values)
+	if err != nil {
+		return nil, fmt.Errorf("the run's settings: %w", err)
+	}
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, advertise: o.advertise}
+	if _, given := o.settings.given()["data"]; given {
+		j.data = o.settings.data
+	}
+	if j.threads == 0 {
+		j.threads = runtime.GOMAXPROCS(0)
+	}
+	return buildJob(ctx, run, s, j, &o.sec)
+}
+
+// find joins the gossip and learns where the coordinator is, trying again until --wait is over.
+func (o *workerOptions) find(ctx context.Context) (*gossip.Node, gossip.Meta, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.wait, fmt.Errorf("gave up after %v", o.wait))
+	defer cancel()
+	host, _, err := net.SplitHostPort(o.listen)
+	if err != nil {
+		return nil, gossip.Meta{}, fmt.Errorf("--listen %q: %w", o.listen, err)
+	}
+	cfg := gossip.Config{Name: o.name, Role: gossip.Worker, BindAddr: net.JoinHostPort(host, "0"), AdvertiseAddr: o.advertise,
+		Meta: gossip.Meta{Version: buildVersion()}, Key: o.sec.gossipKey(), Join: o.join, Label: gossipLabel, Log: newLog(o.verbose, o.name)}
+	retry := time.NewTicker(500 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		node, err := gossip.Start(cfg)
+		if err == nil {
+			meta, err := node.Coordinator(ctx)
+			if err != nil {
+				return nil, meta, errors.Join(err, node.Close())
+			}
+			return node, meta, nil
+		}
+		if !errors.Is(err, gossip.ErrNobody) {
+			return nil, gossip.Meta{}, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, gossip.Meta{}, fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		case <-retry.C:
+		}
+	}
+}
