@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 var (
@@ -63,7 +64,12 @@ type SaveError struct {
 
 // Error names the file, what it needs, and what to do.
 func (e *SaveError) Error() string {
-	text := fmt.Sprintf("checkpoint %s not saved: %v", e.Path, e.Err)
+	cause := e.Err
+	var op *fs.PathError
+	if isFull(cause) && errors.As(cause, &op) {
+		cause = op.Err // the path of a temporary file says nothing here
+	}
+	text := fmt.Sprintf("checkpoint %s not saved: %v", e.Path, cause)
 	if isFull(e.Err) {
 		text += fmt.Sprintf(": it needs %d bytes", e.Need)
 		if e.Free >= 0 {

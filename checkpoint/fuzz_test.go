@@ -3,21 +3,24 @@ package checkpoint
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"testing"
 )
 
-// putHeaderCRC makes a changed header's checksums right, so that what lies behind them is reached.
-func putHeaderCRC(file []byte) {
-	if len(file) < headerBytes {
+// putChecksums makes the checksums of a changed header and of the whole file right, so that what lies behind them is reached.
+func putChecksums(file []byte) {
+	if len(file) < headerBytes+trailerBytes {
 		return
 	}
 	if n := int(binary.LittleEndian.Uint32(file[12:])); n <= len(file)-headerBytes {
 		binary.LittleEndian.PutUint32(file[16:], crc32.Checksum(file[headerBytes:headerBytes+n], castagnoli))
 	}
 	binary.LittleEndian.PutUint32(file[20:], crc32.Checksum(file[:20], castagnoli))
+	sum := sha256.Sum256(file[:len(file)-trailerBytes])
+	copy(file[len(file)-trailerBytes:], sum[:])
 }
 
 // encodeFile gives a checkpoint file's bytes.
@@ -53,7 +56,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte, mend bool) {
 		if mend {
 			file = bytes.Clone(file)
-			putHeaderCRC(file)
+			putChecksums(file)
 		}
 		c, err := Read(context.Background(), bytes.NewReader(file), int64(len(file)), 1<<20)
 		if err != nil {
@@ -117,10 +120,20 @@ func TestZstdThatGivesAnotherLengthIsDamage(t *testing.T) {
 	file := encodeFile(t, c)
 	for _, shape := range []string{"[1023]", "[1025]"} {
 		bad := bytes.Replace(bytes.Clone(file), []byte("[1024]"), []byte(shape), 1)
-		putHeaderCRC(bad)
+		putChecksums(bad)
 		var d *damage
 		if _, err := Read(context.Background(), bytes.NewReader(bad), int64(len(bad)), 1<<20); !errors.As(err, &d) || d.place != "tensor z (param)" {
 			t.Errorf("shape %s: %v", shape, err)
 		}
+	}
+}
+
+// TestAnotherStepsHashIsDamage: every checksum is right, only the state hash is not that of the state.
+func TestAnotherStepsHashIsDamage(t *testing.T) {
+	file := bytes.Replace(encodeFile(t, testCheckpoint(t, 1)), []byte(`"step":1`), []byte(`"step":2`), 1)
+	putChecksums(file)
+	var d *damage
+	if _, err := Read(context.Background(), bytes.NewReader(file), int64(len(file)), 1<<20); !errors.As(err, &d) || d.place != "state hash" {
+		t.Errorf("error %v, want one about the state hash", err)
 	}
 }

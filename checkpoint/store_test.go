@@ -252,7 +252,7 @@ func TestANewerFormatIsNotTakenForDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	b[8]++
-	putHeaderCRC(b)
+	putChecksums(b)
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
