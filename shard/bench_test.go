@@ -67,6 +67,9 @@ func BenchmarkOpenCIFARTarGz(b *testing.B) {
 // the repository. Where it is missing, the test is skipped.
 func sharedFile(t testing.TB, name string) string {
 	t.Helper()
+	if raceDetector {
+		t.Skip("reads a large file on one goroutine: not under the race detector")
+	}
 	dir := os.Getenv("LOCKSTEP_SHARED")
 	if dir == "" {
 		dir = repoRoot(t) + "/../shared"

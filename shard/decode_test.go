@@ -116,8 +116,8 @@ func TestSharedPixels(t *testing.T) {
 		{"imagenet-fullres.tar", "all", "8391d0380c47f2363948efdab6d421fe773384f58677265a14de594034f180ac"},
 	} {
 		t.Run(c.file, func(t *testing.T) {
-			if testing.Short() || raceDetector {
-				t.Skip("decodes whole sets on one goroutine: not in short runs, not under the race detector")
+			if testing.Short() {
+				t.Skip("short: decodes whole sets")
 			}
 			wholeSet(t, c.want, Options{Path: sharedFile(t, "data/"+c.file), Split: c.split})
 		})
