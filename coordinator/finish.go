@@ -46,6 +46,9 @@ func (m *Machine) stateFailed(w *member, reason string) {
 
 // onStored takes note of the newest checkpoint.
 func (m *Machine) onStored(s Stored) {
+	if !slices.Contains(m.storing, s.Step) {
+		return
+	}
 	m.storing = slices.DeleteFunc(m.storing, func(step uint64) bool { return step == s.Step })
 	if s.Step > m.stored || m.path == "" {
 		m.stored, m.path = s.Step, s.Path
@@ -62,6 +65,9 @@ func (m *Machine) onStored(s Stored) {
 
 // onStoreFailed warns; training goes on and the older checkpoint stays.
 func (m *Machine) onStoreFailed(s StoreFailed) {
+	if !slices.Contains(m.storing, s.Step) {
+		return
+	}
 	m.storing = slices.DeleteFunc(m.storing, func(step uint64) bool { return step == s.Step })
 	m.tell(true, "the checkpoint of step %d was not written: %s; %s", s.Step, s.Reason, m.olderStays())
 	if m.phase == saving && m.save.asked == nil && len(m.storing) == 0 {

@@ -44,7 +44,7 @@ func (m *Machine) publish(from, until uint64, evaluate bool) {
 			w.steps = from
 		}
 		p.ReplicaHost = assign(m.cfg.Replicas, len(p.Ring))
-		m.tell(false, "training begins at step %d of %d with %d workers", from, m.cfg.TotalSteps, len(p.Ring))
+		m.tell(false, "training begins at step %d of %d, workers: %d", from, m.cfg.TotalSteps, len(p.Ring))
 	}
 	p.FirstStep, p.UntilStep, p.Evaluate = from, until, evaluate
 	p.LearningRates = m.cfg.Schedule.Spans(from, until)

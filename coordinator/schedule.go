@@ -82,6 +82,9 @@ func ParseSchedule(schedule, warm string, base float64, scale Scale) (*Schedule,
 	if !(base > 0) || math.IsInf(base, 1) {
 		errs = append(errs, fmt.Errorf("learning rate %v must be a positive number", base))
 	}
+	if !(scale.StepsPerEpoch > 0) || math.IsInf(scale.StepsPerEpoch, 1) {
+		errs = append(errs, fmt.Errorf("steps per epoch is %v: are there training images?", scale.StepsPerEpoch))
+	}
 	if err := s.parse(schedule); err != nil {
 		errs = append(errs, fmt.Errorf("schedule %q: %w", schedule, err))
 	}

@@ -1,0 +1,257 @@
+package coordinator
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the transcripts in testdata anew")
+
+// TestScripts plays the transcripts in testdata: lines of events, then ----, then the actions that must come of them.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := (&player{t: t}).play(string(raw))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(raw) {
+				t.Errorf("transcript differs; run with -update and look at the difference.\n%s", firstDifference(string(raw), got))
+			}
+		})
+	}
+}
+
+func firstDifference(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range w {
+		if i >= len(g) || w[i] != g[i] {
+			return fmt.Sprintf("line %d:\nwant %s\ngot  %s", i+1, w[i], strings.Join(g[min(i, len(g)):min(i+5, len(g))], "\n     "))
+		}
+	}
+	return "more lines than wanted"
+}
+
+// player turns lines into events and actions into lines.
+type player struct {
+	t      *testing.T
+	m      *Machine
+	now    time.Time
+	stream uint64
+}
+
+func (p *player) play(script string) string {
+	var out strings.Builder
+	for _, block := range strings.Split(strings.TrimRight(script, "\n"), "\n\n") {
+		input, _, hasOutput := strings.Cut(block+"\n", "----\n")
+		if !hasOutput {
+			fmt.Fprintf(&out, "%s\n\n", block) // a comment
+			continue
+		}
+		fmt.Fprintf(&out, "%s----\n", input)
+		for _, line := range strings.Split(strings.TrimRight(input, "\n"), "\n") {
+			for _, a := range p.line(line) {
+				fmt.Fprintln(&out, describe(a))
+			}
+		}
+		fmt.Fprintln(&out)
+	}
+	return strings.TrimRight(out.String(), "\n") + "\n"
+}
+
+// words is a line's command, its first argument and its key=value pairs.
+func words(line string) (cmd, arg string, kv map[string]string) {
+	kv = map[string]string{}
+	var rest []string
+	for _, f := range strings.Fields(line) {
+		if k, v, ok := strings.Cut(f, "="); ok {
+			kv[k] = strings.ReplaceAll(v, "_", " ")
+		} else {
+			rest = append(rest, f)
+		}
+	}
+	cmd = rest[0]
+	if len(rest) > 1 {
+		arg = rest[1]
+	}
+	return cmd, arg, kv
+}
+
+func (p *player) number(text string) uint64 {
+	if text == "" {
+		return 0
+	}
+	v, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return v
+}
+
+func (p *player) line(line string) []Action {
+	cmd, arg, kv := words(line)
+	step := p.number(kv["step"])
+	switch cmd {
+	case "config":
+		p.configure(kv)
+		return nil
+	case "tick":
+		d, err := time.ParseDuration(arg)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		var out []Action
+		for ; d > 0; d -= 200 * time.Millisecond {
+			p.now = p.now.Add(200 * time.Millisecond)
+			out = append(out, p.m.Step(Tick{p.now})...)
+			for _, w := range strings.Split(kv["alive"], ",") {
+				out = append(out, p.m.Step(Heartbeat{w})...)
+			}
+		}
+		return out
+	case "hello":
+		p.stream++
+		h := Hello{Stream: p.stream, Worker: arg, Version: "v1", Settings: map[string]string{}}
+		for k, v := range kv {
+			if k == "version" {
+				h.Version = v
+				continue
+			}
+			h.Settings[k] = v
+		}
+		return p.m.Step(h)
+	case "ready":
+		r := Ready{Worker: arg, RingAddress: "10.0.0.1:" + strconv.Itoa(len(arg)*1000+int(arg[len(arg)-1])), DataFingerprint: "d1", DataSummary: "50000 images", Numerics: "fp32", Engine: "cpu"}
+		for k, to := range map[string]*string{"ring": &r.RingAddress, "data": &r.DataFingerprint, "summary": &r.DataSummary, "numerics": &r.Numerics} {
+			if v, ok := kv[k]; ok {
+				*to = v
+			}
+		}
+		return p.m.Step(r)
+	}
+	return p.m.Step(p.event(cmd, arg, step, kv))
+}
+
+func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event {
+	switch cmd {
+	case "step":
+		start := time.Unix(0, 0).Add(time.Duration(step-1) * time.Second)
+		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(time.Second), StateHash: kv["hash"]}
+	case "eval":
+		return EvalReport{Worker: arg, Step: step, Images: p.number(kv["images"]), Correct1: p.number(kv["right"]), LossSum: int64(p.number(kv["images"])) << 31}
+	case "aborted":
+		cause := map[string]Cause{"paused": CausePaused, "ring": CauseRing, "nonfinite": CauseNonFinite, "local": CauseLocal}[kv["cause"]]
+		return Aborted{Worker: arg, Step: step, Cause: cause, Reason: kv["reason"], Peer: kv["peer"]}
+	case "broken":
+		return StreamBroken{arg, "EOF"}
+	case "gossip-dead":
+		return GossipDead{arg}
+	case "left":
+		return Left{arg, kv["reason"]}
+	case "state":
+		return StateArrived{arg, step, kv["hash"]}
+	case "state-lost":
+		return StateLost{arg, step, "checksum"}
+	case "stored":
+		return Stored{step, "ckpt-" + kv["step"]}
+	case "store-failed":
+		return StoreFailed{step, "no space left on device"}
+	case "interrupt":
+		return Interrupt{"interrupted"}
+	}
+	p.t.Fatalf("unknown command %q", cmd)
+	return nil
+}
+
+func (p *player) configure(kv map[string]string) {
+	cfg := DefaultConfig()
+	cfg.Run, cfg.Version, cfg.Settings = "demo", "v1", map[string]string{"seed": "1", "arch": "cifar-resnet20"}
+	cfg.TotalSteps, cfg.FirstStep, cfg.CheckpointEvery = p.number(kv["steps"]), p.number(kv["first"]), p.number(kv["checkpoint"])
+	cfg.StepsPerEpoch, cfg.GlobalBatch, cfg.Replicas = 10, 256, 8
+	cfg.MinWorkers = int(p.number(kv["workers"]))
+	cfg.FixedCrew, cfg.NoStore = kv["fixed"] != "", kv["nostore"] != ""
+	if cfg.FirstStep > 0 {
+		cfg.Resumed = fmt.Sprintf("ckpt-%d", cfg.FirstStep)
+	}
+	if v, ok := kv["eval"]; ok {
+		cfg.Evaluate = true
+		if v != "end" {
+			span, err := ParseSpan(v)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			cfg.EvalEvery = span
+		}
+	}
+	schedule := kv["schedule"]
+	if schedule == "" {
+		schedule = "constant"
+	}
+	schedule = strings.ReplaceAll(schedule, ";", "=")
+	var err error
+	if cfg.Schedule, err = ParseSchedule(schedule, kv["warmup"], 0.1, Scale{cfg.StepsPerEpoch, cfg.TotalSteps}); err != nil {
+		p.t.Fatal(err)
+	}
+	if state, ok := kv["state"]; ok {
+		if err := cfg.Schedule.Restore([]byte(state)); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if p.m, err = New(cfg); err != nil {
+		p.t.Fatal(err)
+	}
+	p.now = time.Unix(1000, 0)
+	p.m.Step(Tick{p.now})
+}
+
+// describe writes an action on a line.
+func describe(a Action) string {
+	switch a := a.(type) {
+	case Welcome:
+		return "welcome " + a.Worker
+	case Refuse:
+		return fmt.Sprintf("refuse %s (%s): %s", a.Worker, a.Kind, a.Reason)
+	case Publish:
+		pl := a.Plan
+		var ring []string
+		for _, m := range pl.Ring {
+			ring = append(ring, m.Worker)
+		}
+		return fmt.Sprintf("publish %d.%d ring=%v hosts=%v steps=[%d,%d) lr=%v checkpoints=%v evaluate=%v", pl.Generation, pl.Sequence, ring,
+			pl.ReplicaHost, pl.FirstStep, pl.UntilStep, pl.LearningRates, pl.CheckpointAfter, pl.Evaluate)
+	case Report:
+		if e := a.Evaluation; e != nil {
+			return fmt.Sprintf("evaluation step=%d images=%d top1=%.3f loss=%.3f", e.Step, e.Images, e.Top1(), e.Loss)
+		}
+		if a.Progress.Event != "" {
+			return fmt.Sprintf("tell warning=%v %s", a.Progress.Warning, a.Progress.Event)
+		}
+		p := a.Progress
+		return fmt.Sprintf("progress step=%d/%d epoch=%.1f loss=%.3f top1=%.2f lr=%v images/s=%.0f left=%v", p.Step, p.Total, p.Epoch, p.Loss, p.Top1, p.LR, p.ImagesPerSecond, p.Remaining)
+	case StepDone:
+		return fmt.Sprintf("done step=%d took=%v", a.Step, a.End.Sub(a.Start))
+	case Store:
+		return fmt.Sprintf("store step=%d from %s schedule=%s", a.Step, a.Worker, a.Schedule)
+	case Finish:
+		r := a.Result
+		return fmt.Sprintf("finish step=%d hash=%q path=%q images/s=%.0f err=%v", r.Step, r.Hash, r.Path, r.ImagesPerSecond, a.Err)
+	}
+	return fmt.Sprintf("%T%+v", a, a)
+}
