@@ -101,7 +101,11 @@ func decodeDivide(dst []float32, acc []int32, unit, divisor float64) {
 // load reads len(acc) integers of w bits, little-endian, from b.
 func (w Wire) load(acc []int32, b []byte) {
 	if w == Wire16 {
-		b = b[:2*len(acc)]
+		for len(acc) >= 4 {
+			q, x := acc[:4:4], binary.LittleEndian.Uint64(b)
+			q[0], q[1], q[2], q[3] = int32(int16(x)), int32(int16(x>>16)), int32(int16(x>>32)), int32(int64(x)>>48)
+			acc, b = acc[4:], b[8:]
+		}
 		for i := range acc {
 			acc[i] = int32(int16(binary.LittleEndian.Uint16(b[2*i:])))
 		}
@@ -123,7 +127,12 @@ func (w Wire) load(acc []int32, b []byte) {
 // store writes acc as integers of w bits, little-endian, to b.
 func (w Wire) store(b []byte, acc []int32) {
 	if w == Wire16 {
-		b = b[:2*len(acc)]
+		for len(acc) >= 4 {
+			q := acc[:4:4]
+			x := uint64(uint16(q[0])) | uint64(uint16(q[1]))<<16 | uint64(uint16(q[2]))<<32 | uint64(uint16(q[3]))<<48
+			binary.LittleEndian.PutUint64(b, x)
+			acc, b = acc[4:], b[8:]
+		}
 		for i, x := range acc {
 			binary.LittleEndian.PutUint16(b[2*i:], uint16(x))
 		}

@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
@@ -36,6 +37,8 @@ type Faults struct {
 	Duplicate float64
 	// Corrupt flips one bit of the payload, or of the checksum when it is empty.
 	Corrupt float64
+	// Truncate delivers the header with only half of the payload.
+	Truncate float64
 	// Delay delivers it up to MaxDelay later, after messages sent later.
 	Delay    float64
 	MaxDelay time.Duration
@@ -126,6 +129,7 @@ type Endpoint struct {
 	net   *Network
 	rank  int
 	inbox *allreduce.Inbox
+	gone  atomic.Bool // aborted or closed
 }
 
 var _ allreduce.Transport = (*Endpoint)(nil)
@@ -207,16 +211,16 @@ func (e *Endpoint) Forget(step uint64, bucket uint32) { e.inbox.Forget(step, buc
 
 // Abort implements allreduce.Transport: the neighbours learn the reason at once.
 func (e *Endpoint) Abort(err error) {
-	if e.inbox.Failed() != nil {
+	if !e.gone.CompareAndSwap(false, true) {
 		return
 	}
-	e.inbox.Fail(err)
+	e.inbox.Fail(err) // when it has failed already, the neighbours still must know
 	e.net.breakNeighbours(e.rank, &allreduce.PeerAbortedError{Reason: err.Error()})
 }
 
 // Close implements allreduce.Transport.
 func (e *Endpoint) Close() error {
-	if e.inbox.Failed() == nil {
+	if e.gone.CompareAndSwap(false, true) && e.inbox.Failed() == nil {
 		right := (e.rank + 1) % e.net.cfg.Size
 		e.net.endpoints[right].inbox.End(&allreduce.PeerError{Peer: e.rank, Err: allreduce.ErrPeerClosed})
 		e.inbox.Fail(allreduce.ErrClosed)
@@ -229,6 +233,7 @@ type fate struct {
 	drop   bool
 	copies int
 	bit    int // to flip, -1 for none
+	cut    bool
 	delay  time.Duration
 }
 
@@ -246,6 +251,7 @@ func (f *Faults) draw(from int, h allreduce.Header) fate {
 	if rng.Float64() < f.Corrupt {
 		out.bit = rng.IntN(max(1, 8*int(h.Length)))
 	}
+	out.cut = rng.Float64() < f.Truncate
 	if rng.Float64() < f.Delay && f.MaxDelay > 0 {
 		out.delay = 1 + time.Duration(rng.Int64N(int64(f.MaxDelay)))
 	}
@@ -253,6 +259,10 @@ func (f *Faults) draw(from int, h allreduce.Header) fate {
 }
 
 func (f fate) damage(m *allreduce.Message) {
+	if f.cut {
+		m.Payload = m.Payload[:len(m.Payload)/2]
+		return
+	}
 	switch {
 	case f.bit < 0:
 	case len(m.Payload) == 0:

@@ -1,0 +1,333 @@
+package allreduce_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lockstep-ml/lockstep/allreduce"
+	"github.com/lockstep-ml/lockstep/allreduce/memnet"
+)
+
+// normals makes one slice of n values for each replica.
+func normals(replicas, n int, seed uint64) [][]float32 {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	all := make([][]float32, replicas)
+	for r := range all {
+		all[r] = make([]float32, n)
+		for i := range all[r] {
+			all[r][i] = float32(rng.NormFloat64())
+		}
+	}
+	return all
+}
+
+// spread hosts replica r on rank r modulo size.
+func spread(replicas, size int) []int {
+	hosts := make([]int, replicas)
+	for r := range hosts {
+		hosts[r] = r % size
+	}
+	return hosts
+}
+
+func short(c *allreduce.Config) {
+	c.BeginTimeout, c.HopTimeout, c.SegmentBytes = 150*time.Millisecond, 150*time.Millisecond, 1024
+}
+
+// long deadlines show that an error did not come from one.
+func long(c *allreduce.Config) {
+	c.BeginTimeout, c.HopTimeout, c.SegmentBytes = time.Hour, time.Hour, 1024
+}
+
+// at restricts faults to one message of the ring.
+func at(from int, phase allreduce.Phase, hop uint16) func(int, allreduce.Header) bool {
+	return func(f int, h allreduce.Header) bool {
+		return f == from && h.Phase == phase && h.Hop == hop && h.Segment == 0
+	}
+}
+
+func TestLostMessageMissesDeadlineAndNamesPeer(t *testing.T) {
+	for _, phase := range []allreduce.Phase{allreduce.PhaseExponents, allreduce.PhaseReduceScatter, allreduce.PhaseAllGather} {
+		t.Run(phase.String(), func(t *testing.T) {
+			s := newRings(t, 4, 4, memnet.Faults{Drop: 1, Only: at(2, phase, 1)}, func(c *allreduce.Config) {
+				if long(c); c.Rank == 3 { // else a later hop's deadline may pass first
+					short(c)
+				}
+				c.Names = []string{"a:1", "b:1", "c:1", "d:1"}
+			})
+			defer s.close(t)
+			_, errs := s.reduceAll(allreduce.Bucket{Step: 7, ID: 3}, mean, normals(4, 9000, 1), spread(4, 4))
+			var hop *allreduce.HopError
+			if !errors.As(errs[3], &hop) || !errors.Is(errs[3], context.DeadlineExceeded) {
+				t.Fatalf("rank 3 got %v, want a HopError for a missed deadline", errs[3])
+			}
+			want := allreduce.HopError{Run: run, Generation: 1, Step: 7, Bucket: 3, Phase: phase, Hop: 1,
+				Peer: 2, PeerName: "c:1", Op: "receive", Err: hop.Err}
+			if *hop != want {
+				t.Errorf("rank 3 got %+v, want %+v", *hop, want)
+			}
+			for _, part := range []string{run, "generation 1", "step 7", "bucket 3", phase.String(), "hop 1", "rank 2 (c:1)"} {
+				if !strings.Contains(hop.Error(), part) {
+					t.Errorf("%q does not mention %q", hop, part)
+				}
+			}
+		})
+	}
+}
+
+func TestDamagedMessageIsNamed(t *testing.T) {
+	for _, phase := range []allreduce.Phase{allreduce.PhaseExponents, allreduce.PhaseReduceScatter, allreduce.PhaseAllGather} {
+		for name, f := range map[string]memnet.Faults{"flipped bit": {Corrupt: 1}, "cut": {Truncate: 1}} {
+			t.Run(phase.String()+" "+name, func(t *testing.T) {
+				f.Only = at(0, phase, 0)
+				s := newRings(t, 3, 3, f, long)
+				defer s.close(t)
+				_, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, normals(3, 9000, 1), spread(3, 3))
+				var hop *allreduce.HopError
+				var sum *allreduce.ChecksumError
+				if !errors.As(errs[1], &hop) || !errors.As(errs[1], &sum) || hop.Peer != 0 || hop.Phase != phase {
+					t.Errorf("rank 1 got %v, want a ChecksumError that names rank 0 and %v", errs[1], phase)
+				}
+				for rank, err := range errs {
+					if err == nil {
+						t.Errorf("rank %d finished", rank)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Whatever the network does, a rank gets the right bits or an error.
+func TestFaultsNeverGiveAWrongSum(t *testing.T) {
+	const size, replicas, n = 4, 6, 5000
+	all := normals(replicas, n, 9)
+	want := referenceMean(all, 32, true)
+	faults := map[string]memnet.Faults{
+		"drop":      {Drop: 0.004},
+		"duplicate": {Duplicate: 0.5},
+		"corrupt":   {Corrupt: 0.004},
+		"truncate":  {Truncate: 0.004},
+		"delay":     {Delay: 0.3, MaxDelay: 3 * time.Millisecond},
+		"all":       {Drop: 0.001, Duplicate: 0.2, Corrupt: 0.001, Truncate: 0.001, Delay: 0.1, MaxDelay: 3 * time.Millisecond},
+	}
+	for name, f := range faults {
+		t.Run(name, func(t *testing.T) {
+			whole := 0
+			for seed := range uint64(8) {
+				f.Seed = seed
+				s := newRings(t, size, replicas, f, short)
+				out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(replicas, size))
+				for rank, err := range errs {
+					var hop *allreduce.HopError
+					switch {
+					case err == nil:
+						sameBits(t, fmt.Sprintf("seed %d rank %d", seed, rank), out[rank], want)
+						whole++
+					case !errors.As(err, &hop):
+						t.Errorf("seed %d rank %d: %v, want a HopError", seed, rank, err)
+					}
+				}
+				s.close(t)
+			}
+			t.Logf("%d of %d ranks finished", whole, 8*size)
+			if harmless := name == "duplicate" || name == "delay"; harmless != (whole == 8*size) {
+				t.Errorf("%d of %d ranks finished with %s", whole, 8*size, name)
+			}
+		})
+	}
+}
+
+func TestManyBucketsAtOnceInAnyOrder(t *testing.T) {
+	const size, replicas, buckets = 3, 5, 12
+	s := newRings(t, size, replicas, memnet.Faults{Seed: 4, Delay: 0.2, MaxDelay: 2 * time.Millisecond, Duplicate: 0.2}, long)
+	defer s.close(t)
+	all := make([][][]float32, buckets)
+	want := make([][]float32, buckets)
+	for id := range all {
+		all[id] = normals(replicas, 100+700*id, uint64(id))
+		want[id] = referenceMean(all[id], 32, true)
+	}
+	var wg sync.WaitGroup
+	for rank, ring := range s.rings {
+		for i := range buckets {
+			id := (i*5 + rank*7) % buckets // each rank begins them in its own order
+			wg.Go(func() {
+				var local []allreduce.Contribution
+				for r := range replicas {
+					if r%size == rank {
+						local = append(local, allreduce.Contribution{Replica: r, Values: all[id][r]})
+					}
+				}
+				dst := make([]float32, len(all[id][0]))
+				if err := mean(ring, allreduce.Bucket{Step: 2, ID: id}, local, dst); err != nil {
+					t.Errorf("rank %d bucket %d: %v", rank, id, err)
+					return
+				}
+				if !slices.Equal(dst, want[id]) {
+					t.Errorf("rank %d bucket %d: wrong values", rank, id)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+func TestNonFinite(t *testing.T) {
+	for _, size := range []int{1, 2, 5} {
+		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
+			t.Run(fmt.Sprintf("N=%d %v", size, bad), func(t *testing.T) {
+				const replicas, n = 6, 5000
+				s := newRings(t, size, replicas, memnet.Faults{}, long)
+				defer s.close(t)
+				all := normals(replicas, n, 1)
+				all[4][3210] = bad
+				all[4][4999] = bad
+				hosts := spread(replicas, size)
+				_, errs := s.reduceAll(allreduce.Bucket{Step: 11, ID: 5}, mean, all, hosts)
+				for rank, err := range errs {
+					var got *allreduce.NonFiniteError
+					if !errors.As(err, &got) {
+						t.Fatalf("rank %d got %v, want a NonFiniteError", rank, err)
+					}
+					want := allreduce.NonFiniteError{Step: 11, Bucket: 5, Block: 3}
+					if rank == hosts[4] {
+						want.Local, want.Replica, want.Index, want.Value = true, 4, 3210, fmt.Sprint(float64(bad))
+					}
+					if *got != want {
+						t.Errorf("rank %d got %+v, want %+v", rank, *got, want)
+					}
+				}
+				all[4][3210], all[4][4999] = 0, 0 // the ring stays usable
+				out, errs := s.reduceAll(allreduce.Bucket{Step: 12}, mean, all, hosts)
+				if err := errors.Join(errs...); err != nil {
+					t.Fatal(err)
+				}
+				sameBits(t, "after", out[0], referenceMean(all, 32, true))
+			})
+		}
+	}
+}
+
+// All replicas at the greatest magnitude, and just below powers of two, where
+// rounding goes up: the sums touch the ends of the integers.
+func TestExtremes(t *testing.T) {
+	for _, replicas := range []int{1, 2, 3, 5, 7, 8, 16, 255, 1000} {
+		for _, sign := range []float32{1, -1} {
+			for _, x := range []float32{math.MaxFloat32, math.Nextafter32(1, 0), 1, math.SmallestNonzeroFloat32, math.Float32frombits(0x00ffffff)} {
+				all := make([][]float32, replicas)
+				for r := range all {
+					all[r] = []float32{sign * x, x, -x, sign * x, 0}
+				}
+				for _, wire := range []allreduce.Wire{16, 32} {
+					s := newRings(t, 3, replicas, memnet.Faults{}, long)
+					out, errs := s.reduceAll(allreduce.Bucket{Wire: wire}, mean, all, spread(replicas, 3))
+					if err := errors.Join(errs...); err != nil {
+						t.Fatal(err)
+					}
+					for rank := range out {
+						sameBits(t, fmt.Sprintf("R=%d x=%g wire=%v rank %d", replicas, x, wire, rank), out[rank], referenceMean(all, int(wire), true))
+					}
+					s.close(t)
+				}
+			}
+		}
+	}
+}
+
+func TestKilledRankIsNamed(t *testing.T) {
+	s := newRings(t, 3, 3, memnet.Faults{}, long)
+	defer s.close(t)
+	errs := make([]error, 3)
+	var wg sync.WaitGroup
+	for _, rank := range []int{0, 2} { // rank 1 dies before it takes part
+		wg.Go(func() {
+			local := []allreduce.Contribution{{Replica: rank, Values: make([]float32, 3000)}}
+			errs[rank] = mean(s.rings[rank], allreduce.Bucket{Step: 1}, local, make([]float32, 3000))
+		})
+	}
+	s.net.Kill(1)
+	wg.Wait()
+	for _, rank := range []int{0, 2} {
+		var hop *allreduce.HopError
+		if !errors.As(errs[rank], &hop) || hop.Peer != 1 && !strings.Contains(hop.Error(), "rank 1") {
+			t.Errorf("rank %d got %v, want a HopError that names rank 1", rank, errs[rank])
+		}
+		if err := mean(s.rings[rank], allreduce.Bucket{Step: 2}, nil, make([]float32, 1)); !errors.Is(err, errs[rank]) {
+			t.Errorf("rank %d: a failed ring was used again: %v", rank, err)
+		}
+	}
+}
+
+func TestPartitionMissesDeadline(t *testing.T) {
+	s := newRings(t, 2, 2, memnet.Faults{}, short)
+	defer s.close(t)
+	s.net.Partition(0)
+	_, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, normals(2, 100, 1), spread(2, 2))
+	var hop *allreduce.HopError
+	if !errors.As(errs[1], &hop) || hop.Peer != 0 {
+		t.Errorf("rank 1 got %v, want a HopError that names rank 0", errs[1])
+	}
+}
+
+func TestAnotherGenerationIsRefused(t *testing.T) {
+	s := newRings(t, 2, 2, memnet.Faults{}, long)
+	defer s.close(t)
+	h := allreduce.Header{Run: allreduce.RunDigest(run), Generation: 1}
+	h.Key = allreduce.Key{Step: 1, Phase: allreduce.PhaseExponents}
+	for name, change := range map[string]func(*allreduce.Header){
+		"generation": func(h *allreduce.Header) { h.Generation = 2 },
+		"run":        func(h *allreduce.Header) { h.Run++ },
+	} {
+		stray := h
+		change(&stray)
+		var refused *allreduce.RefusedError
+		err := s.net.Inject(t.Context(), 1, allreduce.NewMessage(stray, []byte{1}, nil))
+		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, name) {
+			t.Errorf("another %s: got %v, want a RefusedError", name, err)
+		}
+	}
+	all := normals(2, 3000, 1)
+	out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(2, 2))
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	sameBits(t, "after", out[1], referenceMean(all, 32, true))
+}
+
+func TestDisagreementIsNamed(t *testing.T) {
+	for what, run := range map[string]struct {
+		tweak func(*allreduce.Config)
+		n     int
+	}{
+		"wire width":         {func(c *allreduce.Config) { c.Wire = 32 - 16*allreduce.Wire(c.Rank) }, 3000},
+		"number of replicas": {func(c *allreduce.Config) { c.Replicas = 2 + c.Rank }, 3000},
+		"bucket's length":    {func(*allreduce.Config) {}, 2999},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newRings(t, 2, 2, memnet.Faults{}, run.tweak)
+			defer s.close(t)
+			errs := make([]error, 2)
+			var wg sync.WaitGroup
+			for rank, n := range []int{3000, run.n} {
+				wg.Go(func() {
+					local := []allreduce.Contribution{{Replica: rank, Values: make([]float32, n)}}
+					errs[rank] = mean(s.rings[rank], allreduce.Bucket{Step: 1}, local, make([]float32, n))
+				})
+			}
+			wg.Wait()
+			var mismatch *allreduce.MismatchError
+			if err := errors.Join(errs...); !errors.As(err, &mismatch) || !strings.Contains(mismatch.Field, what) {
+				t.Errorf("got %v, want a MismatchError about the %s", err, what)
+			}
+		})
+	}
+}
