@@ -165,6 +165,33 @@ func TestDecodeBounds(t *testing.T) {
 	}
 }
 
+// TestDecodeNoticesDamage overwrites 16 bytes of image data of the built-in sample. Damage can leave a valid JPEG, so not all can
+// be noticed; with this seed 64 % are, and libjpeg, which only warns of the rest, would stop at a third of those.
+func TestDecodeNoticesDamage(t *testing.T) {
+	ds := open(t, Options{Path: Builtin})
+	d := NewDraw(1, 0, 0)
+	var dec Decoder
+	noticed := 0
+	const trials = 500
+	for range trials {
+		b, err := ds.Read(d.IntN(ds.Len()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := 623 + d.IntN(len(b)-623-18)
+		for k := range 16 {
+			b[at+k] ^= byte(1 + d.IntN(255))
+		}
+		if dec.Decode(&Image{}, b, EncodedFile) != nil {
+			noticed++
+		}
+	}
+	t.Logf("%d of %d noticed", noticed, trials)
+	if noticed < trials*6/10 {
+		t.Errorf("%d of %d damaged images were noticed, want 60 %%", noticed, trials)
+	}
+}
+
 // TestDecodeTruncated cuts a JPEG at every byte of its image data: never a panic, and an error as long as bits are missing.
 func TestDecodeTruncated(t *testing.T) {
 	for _, name := range []string{"420", "restart", "gray", "progressive"} {

@@ -25,7 +25,12 @@ type baseline struct {
 	restart  int // MCUs between restart markers, 0 for none
 	bits     bitReader
 	coef     [64]int32
+	outside  uint32 // not zero when a coefficient of the last block was outside of -coefLimit..coefLimit-1
 }
+
+// coefLimit: a transform of 8-bit samples has no coefficient beyond 1024, and rounding to a multiple of the table's entry at most
+// doubles it. More is damage.
+const coefLimit = 4096
 
 type component struct {
 	id, h, v, tq int
@@ -219,6 +224,16 @@ func (d *baseline) scan(b []byte) error {
 			}
 		}
 	}
+	return d.checkEnd()
+}
+
+// checkEnd refuses image data that goes on behind the last block: the codes ran out of step somewhere. libjpeg only warns, and
+// gives a picture with a wrong part; this finds about half of the damage that leaves every code valid.
+func (d *baseline) checkEnd() error {
+	r := &d.bits
+	if r.n-r.padded >= 8 || r.at+1 < len(r.b) && (r.b[r.at] != 0xff || r.b[r.at+1] == 0) {
+		return errors.New("JPEG image data goes on after the last block: some of it is damaged")
+	}
 	return nil
 }
 
@@ -249,6 +264,9 @@ func (d *baseline) mcu(mx, my int) error {
 					return err
 				}
 				out := c.pix[8*((my*c.v+v)*c.stride+mx*c.h+h):]
+				if d.outside != 0 {
+					return errors.New("a coefficient is out of range")
+				}
 				if last == 0 {
 					idctDC(out, c.stride, d.coef[0])
 				} else {
@@ -277,6 +295,7 @@ func (d *baseline) block(c *component) (last int, err error) {
 	}
 	c.pred += r.extend(uint(s))
 	d.coef[0] = c.pred * q[0]
+	outside := uint32(d.coef[0] + coefLimit)
 	for k := 1; k < 64; k++ {
 		if r.n < 32 {
 			r.fill()
@@ -297,9 +316,12 @@ func (d *baseline) block(c *component) (last int, err error) {
 			return 0, errHuffman
 		}
 		at := zigzag[k]
-		d.coef[at] = r.extend(uint(size)) * q[at]
+		v := r.extend(uint(size)) * q[at]
+		outside |= uint32(v + coefLimit)
+		d.coef[at] = v
 		last = k
 	}
+	d.outside = outside &^ (2*coefLimit - 1)
 	return last, nil
 }
 
