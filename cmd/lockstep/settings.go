@@ -86,7 +86,11 @@ func (s *settings) values() map[string]string {
 // given gives the settings that were set by flag, file or environment.
 func (s *settings) given() map[string]string {
 	out := map[string]string{}
-	s.flags.Visit(func(f *pflag.Flag) { out[f.Name] = text(f) })
+	s.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed { // not Visit: a command's own set parses the flags, and only they know of it
+			out[f.Name] = text(f)
+		}
+	})
 	return out
 }
 
