@@ -40,7 +40,7 @@ func TestNumericalGradient(t *testing.T) {
 				return m.LossSum / float64(m.Images)
 			}
 			elements := 3 // of each parameter; each takes two forward passes
-			if net.ParamLen() > 50_000 {
+			if net.ParamLen() > 25_000 {
 				elements = 1
 			}
 			for _, p := range net.Params() {

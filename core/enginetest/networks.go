@@ -43,10 +43,10 @@ var smallNetworks = []small{
 		b.block(48, 1, true, 3, 3)
 	}},
 	{name: "bottlenecks on 13x13", batch: 5, resolution: 13, classes: 17, build: func(b *builder) {
-		b.convNormReLU(32, 3, 1)
-		b.block(64, 1, true, 1, 3, 1)
-		b.block(64, 1, false, 1, 3, 1)
-		b.block(128, 2, false, 1, 3, 1)
+		b.convNormReLU(16, 3, 1)
+		b.block(32, 1, true, 1, 3, 1)
+		b.block(32, 1, false, 1, 3, 1)
+		b.block(64, 2, false, 1, 3, 1)
 	}},
 	{name: "plain on one image of 9x9", batch: 1, resolution: 9, classes: 2, build: func(b *builder) {
 		b.convNormReLU(16, 3, 1)

@@ -8,7 +8,7 @@
 //	defer eng.Close()
 //
 // reference.New[float32] gives the same operations in single precision, with the sums of batch normalisation
-// still in float64.
+// still in float64. It is for comparing, not for training: its sums are as plain as they look.
 //
 // Every sum runs in one order, written down where it is made, and work is shared out so that no sum is split:
 // the number of threads changes no bit. Products are rounded before they are added (the explicit conversions

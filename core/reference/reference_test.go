@@ -23,10 +23,12 @@ func TestFloat64(t *testing.T) {
 	})
 }
 
-// TestFloat32 holds the same operations in single precision to PyTorch's float64 figures, as any float32 engine.
+// TestFloat32 holds the same operations in single precision to the contract and to the float64 ones. It leaves the golden files
+// out: within a few steps some activation lies closer to a ReLU's kink than float32 resolves, which engines of equal
+// merit then take on different sides, and core/cpu is the float32 engine that is held to them.
 func TestFloat32(t *testing.T) {
 	enginetest.Run(t, enginetest.Suite[float32]{
 		New: newEngine[float32], Tolerance: enginetest.Float32, Slow: true,
-		Golden: func(name string) bool { return !testing.Short() && (name == "cifar-resnet20" || name == "plain18") },
+		Golden: func(string) bool { return false },
 	})
 }
