@@ -1,0 +1,37 @@
+# Targets beyond README's two commands. `make help` lists them.
+.PHONY: help build test race generic cross lint generate soak fuzz bench jaeger-check
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+build: ## one static binary, ./lockstep
+	CGO_ENABLED=0 go build -o lockstep ./cmd/lockstep
+
+test: ## what README's test command runs
+	go test ./...
+
+race: ## the race detector, without the long engine tests
+	go test -race -short ./...
+
+generic: ## the engine's kernels without assembly
+	LOCKSTEP_SIMD=generic go test -short ./core/cpu/...
+
+cross: ## the platforms that nobody here has at hand
+	for p in linux/arm64 darwin/arm64; do CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/lockstep && GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./... || exit 1; done
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt wants to change the files above"; exit 1; }
+	go vet ./...
+	go tool -modfile=internal/tools/go.mod staticcheck ./...
+
+generate: ## regenerate what is generated: protocol buffers, assembly, the built-in sample
+	go generate ./...
+
+fuzz: ## every fuzz target for 20 s
+	.ci/fuzz 20s
+
+soak: ## slow checks: the same bits over many runs, workers killed at random
+	.ci/chaos 20
+
+bench: ## the engine on this machine
+	go run ./cmd/lockstep bench engine
