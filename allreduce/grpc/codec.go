@@ -28,8 +28,8 @@ type frame struct {
 	reason  string
 }
 
-// codec is gRPC's CodecV2 for *frame. It copies no payload on the way out, and
-// on the way in only joins the pieces that HTTP/2 cut.
+// codec is gRPC's CodecV2 for *frame. It copies no payload on the way out, but
+// for tiny ones, and on the way in only joins the pieces that HTTP/2 cut.
 type codec struct{}
 
 func init() { encoding.RegisterCodecV2(codec{}) }
@@ -57,6 +57,12 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	head := make([]byte, allreduce.HeaderSize)
 	f.message.Header.Encode(head)
 	payload := f.message.Payload
+	if mem.IsBelowBufferPoolingThreshold(cap(payload)) {
+		// gRPC would not tell when it is done with so small a buffer: copy it.
+		head = append(head, payload...)
+		f.message.Free()
+		return mem.BufferSlice{mem.SliceBuffer(head)}, nil
+	}
 	return mem.BufferSlice{mem.SliceBuffer(head), mem.NewBuffer(&payload, freeing{f.message})}, nil
 }
 
