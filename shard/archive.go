@@ -19,12 +19,12 @@ import (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // openArchive opens a .tar or .tar.gz, told apart by its first bytes.
-func openArchive(ctx context.Context, o Options) (*tree, error) {
+func openArchive(ctx context.Context, o Options, guess bool) (*tree, error) {
 	f, err := os.Open(o.Path)
 	if err != nil {
 		return nil, fmt.Errorf("open data: %w", err)
 	}
-	t, err := readArchive(ctx, f, o)
+	t, err := readArchive(ctx, f, o, guess)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -32,7 +32,7 @@ func openArchive(ctx context.Context, o Options) (*tree, error) {
 }
 
 // readArchive takes over f when it succeeds.
-func readArchive(ctx context.Context, f *os.File, o Options) (*tree, error) {
+func readArchive(ctx context.Context, f *os.File, o Options, guess bool) (*tree, error) {
 	head := make([]byte, 512)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -44,7 +44,7 @@ func readArchive(ctx context.Context, f *os.File, o Options) (*tree, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		t, err := readTarGz(ctx, f, o)
+		t, err := readTarGz(ctx, f, o, guess)
 		if err != nil {
 			return nil, err
 		}
@@ -54,11 +54,11 @@ func readArchive(ctx context.Context, f *os.File, o Options) (*tree, error) {
 	case n == 0:
 		return nil, fmt.Errorf("%s: %w: the file is empty: %s", o.Path, ErrFormat, accepted)
 	}
-	return nil, fmt.Errorf("%s: %w: %s: %s", o.Path, ErrFormat, guess(head), accepted)
+	return nil, fmt.Errorf("%s: %w: %s: %s", o.Path, ErrFormat, lookalike(head), accepted)
 }
 
-// guess names what a user is likely to have handed over instead.
-func guess(head []byte) string {
+// lookalike names what a user is likely to have handed over instead.
+func lookalike(head []byte) string {
 	for _, k := range []struct{ magic, what string }{
 		{"PK\x03\x04", "a zip file; unpack it and name the folder"},
 		{"\x28\xb5\x2f\xfd", "a zstd file; unpack it to a .tar"},
@@ -194,7 +194,7 @@ func (s *tarStore) read(sm *sample, buf []byte) ([]byte, error) {
 func (s *tarStore) Close() error { return s.f.Close() }
 
 // readTarGz holds the members of a compressed archive in memory, still as JPEG: a gzip stream cannot be read at random.
-func readTarGz(ctx context.Context, f io.Reader, o Options) (*tree, error) {
+func readTarGz(ctx context.Context, f io.Reader, o Options, guess bool) (*tree, error) {
 	zr, err := gzip.NewReader(bufio.NewReaderSize(f, 1<<18))
 	if err != nil {
 		return nil, &TruncatedError{File: o.Path, Err: err}
@@ -203,7 +203,11 @@ func readTarGz(ctx context.Context, f io.Reader, o Options) (*tree, error) {
 	t := &tree{what: o.Path, hashed: true, store: store}
 	tail := &tailReader{r: zr}
 	err = scanTar(ctx, o.Path, tail, tail, func(h *tar.Header, body io.Reader) error {
-		if int64(store.total)+h.Size > o.MaxMemory {
+		if guess && ofOtherSplit(h.Name, o.Split) {
+			t.members = append(t.members, member{name: h.Name, size: h.Size, leftOut: true})
+			return nil
+		}
+		if store.total+h.Size > o.MaxMemory {
 			return fmt.Errorf("%s: %w: its images need more than %d MiB of memory; unpack it to a folder or a plain .tar (gunzip -k), which are read from disk, or raise the bound",
 				o.Path, ErrTooLarge, o.MaxMemory>>20)
 		}

@@ -137,6 +137,9 @@ func (t *tree) cifarBatch(ds *Dataset, k *cifarKind, m *member) error {
 }
 
 func (t *tree) readMember(m *member) ([]byte, error) {
+	if m.leftOut {
+		return nil, errLeftOut
+	}
 	b, err := t.store.read(&sample{name: m.name, size: m.size, offset: m.offset, file: m.file}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: read %s: %w", t.what, m.name, err)

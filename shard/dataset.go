@@ -111,7 +111,19 @@ func Open(ctx context.Context, o Options) (*Dataset, error) {
 	if o.MaxMemory == 0 {
 		o.MaxMemory = DefaultMaxMemory
 	}
-	tree, err := openTree(ctx, o)
+	ds, err := openSplit(ctx, o, true)
+	if errors.Is(err, errLeftOut) {
+		ds, err = openSplit(ctx, o, false)
+	}
+	return ds, err
+}
+
+// errLeftOut: the guess from names alone, which members the split cannot need, was wrong.
+var errLeftOut = errors.New("the split needs a member that was left out")
+
+// openSplit opens the data, and with guess leaves out of memory what by its name belongs to another split.
+func openSplit(ctx context.Context, o Options, guess bool) (*Dataset, error) {
+	tree, err := openTree(ctx, o, guess)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +137,7 @@ func Open(ctx context.Context, o Options) (*Dataset, error) {
 	return ds, nil
 }
 
-func openTree(ctx context.Context, o Options) (*tree, error) {
+func openTree(ctx context.Context, o Options, guess bool) (*tree, error) {
 	if o.Path == Builtin {
 		return openBuiltin()
 	}
@@ -139,7 +151,7 @@ func openTree(ctx context.Context, o Options) (*tree, error) {
 	if info.IsDir() {
 		return openFolder(ctx, o.Path)
 	}
-	return openArchive(ctx, o)
+	return openArchive(ctx, o, guess)
 }
 
 // Len is the number of images.

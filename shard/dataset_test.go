@@ -424,6 +424,33 @@ func TestSharedSets(t *testing.T) {
 	}
 }
 
+// TestOtherSplitIsNotHeld: of a compressed archive only the wanted split is held in memory, unless names mislead.
+func TestOtherSplitIsNotHeld(t *testing.T) {
+	var set []file
+	for i := range 40 {
+		set = append(set, file{fmt.Sprintf("top/train/a/%02d.jpg", i), picture(t, i)})
+	}
+	set = append(set, file{"top/test/a/x.jpg", picture(t, 1)})
+	p := writeFile(t, "a.tgz", gzipBytes(t, tarBytes(t, set)))
+	bound := int64(2 * len(set[0].data))
+	if n := open(t, Options{Path: p, Split: "test", MaxMemory: bound}).Len(); n != 1 {
+		t.Errorf("%d test images", n)
+	}
+	wantError(t, Options{Path: p, Split: "train", MaxMemory: bound}, ErrTooLarge)
+	if open(t, Options{Path: p, Split: "test"}).Fingerprint() == open(t, Options{Path: p, Split: "all"}).Fingerprint() {
+		t.Error("test and all have one fingerprint")
+	}
+	// Here "test" is a folder inside a class.
+	p = writeFile(t, "b.tgz", gzipBytes(t, tarBytes(t, pictures(t, "a/test/x.jpg", "b/y.jpg"))))
+	ds := open(t, Options{Path: p})
+	if got := names(ds); !slices.Equal(got, []string{"a/test/x.jpg=0", "b/y.jpg=1"}) {
+		t.Errorf("samples %v", got)
+	}
+	if b, err := ds.Read(0, nil); err != nil || !bytes.Equal(b, picture(t, 0)) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
+
 // FuzzArchive opens foreign bytes as an archive: an error or a data set that can be read, never a panic.
 func FuzzArchive(f *testing.F) {
 	plain := tarBytes(f, pictures(f, "train/a/x.jpg", "test/a/y.jpg"))

@@ -15,6 +15,8 @@ type member struct {
 	offset int64
 	file   int32
 	crc    uint32
+
+	leftOut bool // not held: by its name it belongs to another split
 }
 
 // A tree is everything found at a path: its members and the store that reads them. Folder, tar, tar.gz and the built-in sample all
@@ -35,6 +37,26 @@ func (t *tree) dataset(ctx context.Context, o Options) (*Dataset, error) {
 }
 
 var splitNames = []string{"train", "test", "val"}
+
+// ofOtherSplit guesses from a name alone that the split does not need the member.
+func ofOtherSplit(name, split string) bool {
+	if split == "all" {
+		return false
+	}
+	for _, k := range cifarKinds {
+		base := path.Base(name)
+		if split == "train" && slices.Contains(k.test, base) || split != "train" && slices.Contains(k.train, base) {
+			return true
+		}
+	}
+	parts := strings.SplitN(name, "/", 4)
+	for i := range len(parts) - 2 {
+		if slices.Contains(splitNames, parts[i]) {
+			return canonicalSplit(parts[i]) != canonicalSplit(split)
+		}
+	}
+	return false
+}
 
 // isImage tells an image by its extension, and leaves out the shadow files that macOS puts into archives.
 func isImage(name string) bool {
@@ -126,6 +148,9 @@ func (t *tree) imageFolder(split string) (*Dataset, error) {
 		return strings.Compare(a.split, b.split)
 	})
 	for i, p := range picked {
+		if p.m.leftOut {
+			return nil, errLeftOut
+		}
 		l, ok := label[p.class]
 		if !ok {
 			return nil, fmt.Errorf("%s: %w: class %q of split %q is not a class of train", t.what, ErrFormat, p.class, p.split)
