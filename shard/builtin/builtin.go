@@ -101,6 +101,14 @@ func Decode(b []byte) (*Container, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
+	if err := r.images(c, n); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// images reads the table of images and then their scans, up to the end.
+func (r *reader) images(c *Container, n int) error {
 	c.Images = make([]Image, n)
 	size := make([]int, n)
 	for i := range c.Images {
@@ -108,23 +116,21 @@ func Decode(b []byte) (*Container, error) {
 		m := &c.Images[i]
 		m.Number, size[i] = r.u16(math.MaxUint16), r.u16(math.MaxUint16)
 		if r.err != nil {
-			return nil, r.err
+			return r.err
 		}
 		m.Split, m.Class = int(p[0]), int(p[1])
 		if m.Split >= len(c.Splits) || m.Class >= len(c.Classes) {
-			return nil, fmt.Errorf("%w: image %d has split %d, class %d", ErrFormat, i, m.Split, m.Class)
+			r.fail("image %d has split %d, class %d", i, m.Split, m.Class)
+			return r.err
 		}
 	}
 	for i := range c.Images {
 		c.Images[i].Scan = r.take(size[i])
 	}
-	if r.err == nil && r.at != len(body) {
-		r.fail("%d bytes left over", len(body)-r.at)
+	if r.err == nil && r.at != len(r.b) {
+		r.fail("%d bytes left over", len(r.b)-r.at)
 	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	return c, nil
+	return r.err
 }
 
 // A reader walks the container; after the first fault it returns zeros.
