@@ -46,8 +46,7 @@ type NonFiniteError struct {
 }
 
 func (e *NonFiniteError) Error() string {
-	return fmt.Sprintf("run %s: a gradient of step %d is not finite: %s (told by %s); try a lower learning rate or a warm-up; %s",
-		e.Run, e.AtStep, e.Reason, e.Worker, e.Saved)
+	return fmt.Sprintf("run %s: training blew up after %d steps: %s (worker %s); %s", e.Run, e.AtStep, e.Reason, e.Worker, e.Saved)
 }
 
 // HashMismatchError says that workers disagree about the state, which equal inputs cannot explain: one of them computes wrongly.

@@ -129,7 +129,7 @@ func (m *Machine) cause() string {
 	case endLost:
 		return fmt.Sprintf("worker %s was lost: %s", e.worker, e.how)
 	case endNonFinite:
-		return fmt.Sprintf("a gradient of step %d is not finite: %s", e.step, e.how)
+		return fmt.Sprintf("training blew up after %d steps: %s", e.step, e.how)
 	case endMismatch:
 		return fmt.Sprintf("workers hold different states after step %d", e.step)
 	case endStalled:

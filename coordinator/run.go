@@ -47,7 +47,7 @@ func (m *Machine) publish(from, until uint64, evaluate bool) {
 		m.tell(false, "training begins at step %d of %d, workers: %d", from, m.cfg.TotalSteps, len(p.Ring))
 	}
 	p.FirstStep, p.UntilStep, p.Evaluate = from, until, evaluate
-	p.LearningRates = m.cfg.Schedule.Spans(from, until)
+	p.LearningRates = m.cfg.Schedule.Spans(from, max(until, from+1)) // an empty window has a rate too, for who looks
 	p.CheckpointAfter = m.checkpoints(from, until)
 	for _, w := range m.members {
 		w.hash, w.eval = "", nil

@@ -28,7 +28,6 @@ func parseMeta(b []byte) (peer, error) {
 }
 
 func (d *delegate) NodeMeta(int) []byte                  { return d.meta }
-func (d *delegate) NotifyMsg([]byte)                     {}
 func (d *delegate) GetBroadcasts(int, int) [][]byte      { return nil }
 func (d *delegate) LocalState(bool) []byte               { return nil }
 func (d *delegate) MergeRemoteState([]byte, bool)        {}
@@ -39,13 +38,44 @@ func (d *delegate) NotifyAlive(m *memberlist.Node) error { return d.node.admit([
 // NotifyMerge looks at a whole cluster before it becomes one with this.
 func (d *delegate) NotifyMerge(peers []*memberlist.Node) error { return d.node.admit(peers) }
 
-// NotifyLeave tells a goodbye from a death.
+// NotifyMsg hears goodbyes, the only messages of our own.
+func (d *delegate) NotifyMsg(name []byte) {
+	d.node.mu.Lock()
+	defer d.node.mu.Unlock()
+	if _, known := d.node.peers[string(name)]; known {
+		d.node.leaving[string(name)] = true
+	}
+}
+
+// NotifyLeave tells a goodbye from a death. memberlist knows the difference but keeps it to itself: the State it hands over here
+// is never set. So whoever leaves says so first, in a message of ours; if that is lost, it counts as dead, which does no harm.
 func (d *delegate) NotifyLeave(m *memberlist.Node) {
 	kind := Dead
-	if m.State == memberlist.StateLeft {
+	if d.node.said(m.Name) {
 		kind = Left
 	}
 	d.node.see(kind, m)
+}
+
+// said says whether a node has said goodbye, and forgets it.
+func (n *Node) said(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	bye := n.leaving[name]
+	delete(n.leaving, name)
+	return bye
+}
+
+// sayGoodbye tells all members, by one packet each.
+func (n *Node) sayGoodbye() {
+	for _, m := range n.list.Members() {
+		if m.Name == n.cfg.Name {
+			continue
+		}
+		if err := n.list.SendBestEffort(m, []byte(n.cfg.Name)); err != nil && n.cfg.Log != nil {
+			n.cfg.Log.Debug("gossip: saying goodbye", "to", m.Name, "error", err)
+		}
+	}
 }
 
 // see notes a change. Metadata that does not parse was kept out by admit.

@@ -119,6 +119,7 @@ type Node struct {
 
 	mu      sync.Mutex
 	peers   map[string]peer
+	leaving map[string]bool // peers that have said goodbye
 	queue   []Event
 	second  string        // a coordinator that was kept out
 	changed chan struct{} // closed and replaced at every change of peers or queue
@@ -137,7 +138,7 @@ func Start(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	n := &Node{cfg: cfg, events: make(chan Event, 16), quit: make(chan struct{}), peers: make(map[string]peer), changed: make(chan struct{})}
+	n := &Node{cfg: cfg, events: make(chan Event, 16), quit: make(chan struct{}), peers: make(map[string]peer), leaving: make(map[string]bool), changed: make(chan struct{})}
 	mc, err := n.memberlistConfig()
 	if err != nil {
 		return nil, err
@@ -183,7 +184,9 @@ func (n *Node) memberlistConfig() (*memberlist.Config, error) {
 	mc.Label, mc.SecretKey = n.cfg.Label, n.cfg.Key
 	mc.ProbeInterval, mc.ProbeTimeout = probeEvery, probeEvery/2
 	mc.TCPTimeout = tcpTimeout
-	mc.SuspicionMult = 3
+	// A suspect has 1.5 s to object, whether or not others suspect it too: memberlist's own 9 s for a lone suspicion are longer
+	// than a failure may take, and a false alarm is only a hint.
+	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 1
 	mc.DeadNodeReclaimTime = time.Second // a worker that is started again under its name need not wait for the old one's funeral
 	d := &delegate{node: n, meta: meta}
 	mc.Delegate, mc.Events, mc.Merge, mc.Alive = d, d, d, d
@@ -326,6 +329,7 @@ func (n *Node) coordinator() (Meta, bool) {
 // Close says goodbye, shuts the sockets and waits for the events' goroutine. It may be called repeatedly.
 func (n *Node) Close() error {
 	n.once.Do(func() {
+		n.sayGoodbye()
 		// A goodbye that nobody hears is found out by probing: not worth an error.
 		if err := n.list.Leave(leaveTimeout); err != nil && n.cfg.Log != nil {
 			n.cfg.Log.Debug("gossip: leaving", "error", err)
@@ -374,6 +378,7 @@ func (n *Node) note(kind Kind, name string, p peer) {
 		delete(n.peers, name)
 	} else {
 		n.peers[name] = p
+		delete(n.leaving, name)
 	}
 	n.queue = append(n.queue, Event{Kind: kind, Name: name, Role: p.Role})
 	close(n.changed)
