@@ -20,8 +20,9 @@ type compiler struct {
 	fused   map[int]*normChain // by the node that ends a chain
 	inside  map[int]bool       // nodes that a chain swallowed
 	undo    []func()           // backward steps of each unit, in forward order
+	pending []func()           // weight gradients to be added
 	touched []*buffer
-	now     int // index of the step being added
+	now     int // index of the step being added; parts of a step share it, so that their buffers do not overlap
 }
 
 // normChain is a normalisation with the sum and the ReLU that follow it.
@@ -90,6 +91,7 @@ func (c *compiler) lower() {
 		for i := len(c.undo) - 1; i >= 0; i-- {
 			c.undo[i]()
 		}
+		c.flush()
 		c.announce()
 	}
 	c.e.arena = aligned(plan(c.touched))
@@ -171,14 +173,24 @@ func (c *compiler) backward(s step, uses ...*tensor) {
 	c.add(&c.e.bwd, s, uses)
 }
 
+// add appends a step, or joins it to the last one where both are over images. An engine that only evaluates has
+// no use for the steps that train.
 func (c *compiler) add(list *[]step, s step, uses []*tensor) {
+	if s.trains && c.e.cfg.EvalOnly {
+		return
+	}
+	last := len(*list) - 1
+	if join := last >= 0 && s.parts != nil && (*list)[last].parts != nil && (*list)[last].trains == s.trains; join {
+		(*list)[last].join(s)
+	} else {
+		*list = append(*list, s)
+		c.now++
+	}
 	for _, t := range uses {
 		if t != nil {
 			c.touch(t.buf)
 		}
 	}
-	*list = append(*list, s)
-	c.now++
 }
 
 // announce sets when runs of gradients are told to the caller: the flat vector's end first, each run as soon as

@@ -27,7 +27,7 @@ func (c *compiler) lowerNode(i int, nd core.Node) {
 
 func (c *compiler) lowerInput(i int) {
 	u := &inputUnit{out: c.value(i)}
-	c.forward(step{name: "input", perImage: u.out.blocks, job: c.job(u.forward)}, u.out)
+	c.forward(perImage("input", u.out.blocks, c.job(u.forward)), u.out)
 }
 
 // job binds an engine to a unit's method.
@@ -40,39 +40,48 @@ func (c *compiler) lowerConv(i int, nd core.Node) {
 	u := newConv(c.params[nd.Name+".weight"], nd, c.values[nd.Inputs[0]], c.value(i))
 	c.convs[i] = u
 	c.e.convs = append(c.e.convs, u)
-	c.convForward(u, nd.Name, step{perImage: u.outCB})
+	c.convForward(u, nd.Name, perImage(nd.Name, u.outCB, c.job(u.forward)))
 	c.undo = append(c.undo, func() {
 		u.dy = c.grads[i]
 		if nd.Inputs[0] != 0 {
 			u.dx, u.addDX = c.gradient(nd.Inputs[0])
 		}
-		c.convBackward(u, nd.Name, step{perImage: u.inCB})
+		c.convBackward(u, nd.Name, perImage(nd.Name+" data", u.inCB, c.job(u.backwardData)))
 	})
 }
 
-// convForward adds the steps of a convolution; size says how many items the convolution has.
-func (c *compiler) convForward(u *convUnit, name string, size step) {
+// convForward adds the steps of a convolution, of which run computes the products.
+func (c *compiler) convForward(u *convUnit, name string, run step) {
 	u.planForward(c.e.kern)
 	if u.planes != nil {
-		c.forward(step{name: name + " split", perImage: u.inCB, job: func(item, _ int) {
-			u.splitImage(item/u.inCB, item%u.inCB)
-		}}, u.in, u.src)
+		c.forward(perImage(name+" split", u.inCB, func(item, _ int) { u.splitImage(item/u.inCB, item%u.inCB) }), u.in, u.src)
 	}
-	size.name, size.job = name, c.job(u.forward)
-	c.forward(size, u.src, u.y)
+	c.forward(run, u.src, u.y)
 }
 
-func (c *compiler) convBackward(u *convUnit, name string, size step) {
-	u.planWeightGradient()
-	c.touch(u.partial)
-	c.backward(step{name: name + " weights", fixed: len(u.groups) * u.inCB * u.outCB, job: c.job(u.backwardWeights)}, u.src, u.dy)
-	c.touch(u.partial)
-	c.backward(step{name: name + " combine", fixed: u.inCB * u.outCB, job: c.job(u.combine)})
-	c.final(u.param)
+// convBackward adds the gradient of a convolution's input, which data computes, and leaves that of its weights for
+// later: until then the steps over images join on.
+func (c *compiler) convBackward(u *convUnit, name string, data step) {
 	if u.dx != nil {
 		u.planBackward(c.e.kern)
-		size.name, size.job = name+" data", c.job(u.backwardData)
-		c.backward(size, u.dy, u.dx)
+		c.backward(data, u.dy, u.dx)
+	}
+	u.planWeightGradient()
+	c.pending = append(c.pending, func() {
+		c.backward(fixed(name+" weights", len(u.groups)*u.inCB*u.outCB, c.job(u.backwardWeights)), u.src, u.dy)
+		c.touch(u.partial)
+		c.backward(fixed(name+" combine", u.inCB*u.outCB, c.job(u.combine)))
+		c.touch(u.partial)
+		c.final(u.param)
+	})
+}
+
+// flush adds the weight gradients that were left for later.
+func (c *compiler) flush() {
+	for len(c.pending) > 0 {
+		next := c.pending[0]
+		c.pending = c.pending[1:]
+		next()
 	}
 }
 
@@ -89,11 +98,13 @@ func (c *compiler) lowerNorm(end int, ch *normChain) {
 	if cv := c.convs[from]; cv != nil && cv.stats == nil {
 		cv.stats = u
 	} else {
-		c.forward(step{name: nd.Name + " statistics", perImage: u.y.blocks, job: c.job(u.gatherItem), trains: true}, u.y)
+		gather := perImage(nd.Name+" statistics", u.y.blocks, c.job(u.gatherItem))
+		gather.trains = true
+		c.forward(gather, u.y)
 	}
 	e := c.e
 	c.forward(step{name: nd.Name + " finish", serial: func() { u.finish(e) }, trains: true})
-	c.forward(step{name: nd.Name, perImage: u.y.blocks, job: c.job(u.apply)}, u.y, u.out, u.short)
+	c.forward(perImage(nd.Name, u.y.blocks, c.job(u.apply)), u.y, u.out, u.short)
 	c.undo = append(c.undo, func() { c.normBackward(u, end, from, ch.short, nd.Name) })
 }
 
@@ -104,7 +115,8 @@ func (c *compiler) normBackward(u *normUnit, end, from, short int, name string) 
 	if u.relu && u.short != nil {
 		uses = append(uses, u.out)
 	}
-	c.backward(step{name: name + " reduce", perImage: u.y.blocks, job: c.job(u.reduce)}, uses...)
+	c.backward(perImage(name+" reduce", u.y.blocks, c.job(u.reduce)), uses...)
+	c.flush()
 	c.backward(step{name: name + " finish", serial: func() { u.finishBackward(e) }})
 	c.final(u.weight, u.bias)
 	dy, add := c.gradient(from)
@@ -112,7 +124,7 @@ func (c *compiler) normBackward(u *normUnit, end, from, short int, name string) 
 	if add { // somebody else reads the normalisation's input too
 		u.dy = newTensor(dy.images, dy.c, dy.h, dy.w, 0)
 	}
-	c.backward(step{name: name + " backward", perImage: u.y.blocks, job: c.job(u.backward)}, u.y, u.dOut, u.dy)
+	c.backward(perImage(name+" backward", u.y.blocks, c.job(u.backward)), u.y, u.dOut, u.dy)
 	if add {
 		c.pass(u.dy, dy, true, name)
 	}
@@ -124,7 +136,7 @@ func (c *compiler) normBackward(u *normUnit, end, from, short int, name string) 
 // pass adds a step that hands a gradient on.
 func (c *compiler) pass(src, dst *tensor, add bool, name string) {
 	u := &spread{src: src, dst: dst, add: add}
-	c.backward(step{name: name + " spread", perImage: src.blocks, job: c.job(u.run)}, src, dst)
+	c.backward(perImage(name+" spread", src.blocks, c.job(u.run)), src, dst)
 }
 
 // share gives a gradient to one more node. The first to contribute lends its buffer where the shapes agree: after
@@ -142,7 +154,7 @@ func (c *compiler) share(g *tensor, node int, name string) {
 
 func (c *compiler) lowerAdd(i int, nd core.Node) {
 	u := &addUnit{a: c.values[nd.Inputs[0]], b: c.values[nd.Inputs[1]], out: c.value(i)}
-	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.a, u.b, u.out)
+	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.a, u.b, u.out)
 	c.undo = append(c.undo, func() {
 		for _, in := range nd.Inputs {
 			if in > 0 {
@@ -155,54 +167,54 @@ func (c *compiler) lowerAdd(i int, nd core.Node) {
 
 func (c *compiler) lowerReLU(i int, nd core.Node) {
 	u := &reluUnit{in: c.values[nd.Inputs[0]], out: c.value(i)}
-	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
 			return
 		}
 		u.dOut = c.grads[i]
 		u.dIn, u.add = c.gradient(nd.Inputs[0])
-		c.backward(step{name: nd.Name + " backward", perImage: u.out.blocks, job: c.job(u.backward)}, u.out, u.dIn, u.dOut)
+		c.backward(perImage(nd.Name+" backward", u.out.blocks, c.job(u.backward)), u.out, u.dIn, u.dOut)
 	})
 }
 
 func (c *compiler) lowerMaxPool(i int, nd core.Node) {
 	u := &maxPoolUnit{k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: c.values[nd.Inputs[0]], out: c.value(i)}
-	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
 			return
 		}
 		u.dOut = c.grads[i]
 		u.dIn, u.add = c.gradient(nd.Inputs[0])
-		c.backward(step{name: nd.Name + " backward", perImage: u.out.blocks, job: c.job(u.backward)}, u.in, u.out, u.dIn, u.dOut)
+		c.backward(perImage(nd.Name+" backward", u.out.blocks, c.job(u.backward)), u.in, u.out, u.dIn, u.dOut)
 	})
 }
 
 func (c *compiler) lowerAvgPool(i int, nd core.Node) {
 	u := &avgPoolUnit{in: c.values[nd.Inputs[0]], out: c.value(i)}
-	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
 			return
 		}
 		u.dOut = c.grads[i]
 		u.dIn, u.add = c.gradient(nd.Inputs[0])
-		c.backward(step{name: nd.Name + " backward", perImage: u.out.blocks, job: c.job(u.backward)}, u.dIn, u.dOut)
+		c.backward(perImage(nd.Name+" backward", u.out.blocks, c.job(u.backward)), u.dIn, u.dOut)
 	})
 }
 
 func (c *compiler) lowerPad(i int, nd core.Node) {
 	u := &padUnit{s: nd.Stride, in: c.values[nd.Inputs[0]], out: c.value(i)}
 	u.shift = (u.out.c - u.in.c) / 2
-	c.forward(step{name: nd.Name, perImage: u.out.blocks, job: c.job(u.forward)}, u.in, u.out)
+	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
 			return
 		}
 		u.dOut = c.grads[i]
 		u.dIn, u.add = c.gradient(nd.Inputs[0])
-		c.backward(step{name: nd.Name + " backward", perImage: 1, job: c.job(u.backward)}, u.dIn, u.dOut)
+		c.backward(perImage(nd.Name+" backward", 1, c.job(u.backward)), u.dIn, u.dOut)
 	})
 }
 
@@ -214,7 +226,7 @@ func (c *compiler) lowerLinear(nd core.Node) {
 	e.linear = u
 	e.convs = append(e.convs, u.conv)
 	c.forward(step{name: nd.Name + " pack", serial: func() { u.pack(e) }}, in, row)
-	c.convForward(u.conv, nd.Name, step{fixed: u.conv.outCB})
+	c.convForward(u.conv, nd.Name, fixed(nd.Name, u.conv.outCB, c.job(u.conv.forward)))
 	c.forward(step{name: nd.Name + " logits", serial: func() { u.unpack(e, e.state.Params, e.logits) }}, y)
 	c.undo = append(c.undo, func() { c.linearBackward(u, nd) })
 }
@@ -228,7 +240,7 @@ func (c *compiler) linearBackward(u *linearUnit, nd core.Node) {
 		u.conv.dx = newTensor(1, u.in.c, 1, u.conv.y.w, 0)
 		u.dIn, u.addDX = c.gradient(nd.Inputs[0])
 	}
-	c.convBackward(u.conv, nd.Name, step{fixed: u.conv.inCB})
+	c.convBackward(u.conv, nd.Name, fixed(nd.Name+" data", u.conv.inCB, c.job(u.conv.backwardData)))
 	if u.dIn != nil {
 		c.backward(step{name: nd.Name + " unpack", serial: func() { u.unpackGradient(e) }}, u.conv.dx, u.dIn)
 	}
