@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
@@ -32,8 +33,13 @@ type worker struct {
 
 func newWorker(t testing.TB, run string, withProxy bool) *worker {
 	t.Helper()
+	return newWorkerWith(t, run, withProxy, insecure.NewCredentials())
+}
+
+func newWorkerWith(t testing.TB, run string, withProxy bool, creds credentials.TransportCredentials, opts ...grpc.ServerOption) *worker {
+	t.Helper()
 	cfg := DefaultConfig()
-	cfg.Run, cfg.Credentials = run, insecure.NewCredentials()
+	cfg.Run, cfg.Credentials = run, creds
 	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +48,7 @@ func newWorker(t testing.TB, run string, withProxy bool) *worker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &worker{node: node, server: grpc.NewServer(ServerOptions()...), addr: l.Addr().String()}
+	w := &worker{node: node, server: grpc.NewServer(append(ServerOptions(), opts...)...), addr: l.Addr().String()}
 	node.Register(w.server)
 	w.serve.Go(func() error { return w.server.Serve(l) })
 	if withProxy {
