@@ -21,6 +21,7 @@ type compiler struct {
 	inside  map[int]bool       // nodes that a chain swallowed
 	undo    []func()           // backward steps of each unit, in forward order
 	pending []func()           // weight gradients to be added
+	apart   bool               // the next step must not join the last
 	touched []*buffer
 	now     int // index of the step being added; parts of a step share it, so that their buffers do not overlap
 }
@@ -174,17 +175,19 @@ func (c *compiler) backward(s step, uses ...*tensor) {
 }
 
 // add appends a step, or joins it to the last one where both are over images. An engine that only evaluates has
-// no use for the steps that train.
+// no use for the steps that train; but nothing joins across them, for buffers of one step share no memory.
 func (c *compiler) add(list *[]step, s step, uses []*tensor) {
 	if s.trains && c.e.cfg.EvalOnly {
+		c.apart = true
 		return
 	}
 	last := len(*list) - 1
-	if join := last >= 0 && s.parts != nil && (*list)[last].parts != nil && (*list)[last].trains == s.trains; join {
+	if join := last >= 0 && !c.apart && s.parts != nil && (*list)[last].parts != nil && (*list)[last].trains == s.trains; join {
 		(*list)[last].join(s)
 	} else {
 		*list = append(*list, s)
 		c.now++
+		c.apart = false
 	}
 	for _, t := range uses {
 		if t != nil {

@@ -10,6 +10,7 @@ import (
 // or one phase of its backward pass.
 type gemm struct {
 	taps    []int // byte offsets in the source image, relative to the pixel under the first tap
+	window  []int // backward: the weights behind the taps of one block, as kh*k + kw
 	lanes   int   // source lanes a tap
 	tiles   []tile
 	inBase  int // bytes from the source image's start
@@ -167,8 +168,10 @@ func (u *convUnit) planBackward(k *kernels) {
 				inBase:  u.dy.firstPixel + v.from*u.dy.row + h.from*pixelBytes,
 				outBase: v.first*u.dx.row + h.first*pixelBytes, weights: at}
 			for b := range u.outCB {
+				m.window = m.window[:0]
 				for kh := v.tap; kh < u.k; kh += u.s {
 					for kw := h.tap; kw < u.k; kw += u.s {
+						m.window = append(m.window, kh*u.k+kw)
 						m.taps = append(m.taps, b*u.dy.block-kh/u.s*u.dy.row-kw/u.s*pixelBytes)
 					}
 				}
@@ -222,18 +225,13 @@ func (u *convUnit) relayLane(w, o []float32, b, ic, t int) {
 // relayBackward copies the weights that lead to input block b.
 func (u *convUnit) relayBackward(params []float32, b int) {
 	w := params[u.param.Offset : u.param.Offset+u.param.Len]
-	m := 0
-	for _, v := range u.phases(u.in.h) {
-		for _, h := range u.phases(u.in.w) {
-			o := u.wBwd[u.bwd[m].weights+b*u.bwd[m].wBlock:]
-			m++
-			for ob := range u.outCB {
-				for kh := v.tap; kh < u.k; kh += u.s {
-					for kw := h.tap; kw < u.k; kw += u.s {
-						u.relayBlock(w, o[:blockLen], b, ob, kh*u.k+kw)
-						o = o[blockLen:]
-					}
-				}
+	for i := range u.bwd {
+		m := &u.bwd[i]
+		o := u.wBwd[m.weights+b*m.wBlock:]
+		for ob := range u.outCB {
+			for _, t := range m.window {
+				u.relayBlock(w, o[:blockLen], b, ob, t)
+				o = o[blockLen:]
 			}
 		}
 	}
