@@ -188,7 +188,7 @@ func (e *bucketError) Unwrap() error { return e.err }
 type NonFiniteError struct {
 	Step    uint64
 	Replica int    // -1 where another worker hosts the culprit
-	Where   string // parameter and element; empty where another worker knows it
+	Where   string // the value: a parameter's gradient or a statistic; empty where another worker knows it
 }
 
 // Error names what is known, and what may be done.
@@ -196,7 +196,7 @@ func (e *NonFiniteError) Error() string {
 	if e.Replica < 0 {
 		return fmt.Sprintf("step %d: a gradient of a replica on another worker is NaN or infinite", e.Step)
 	}
-	return fmt.Sprintf("step %d: the gradient of %s on replica %d is NaN or infinite; a lower --lr or a --warmup usually helps", e.Step, e.Where, e.Replica)
+	return fmt.Sprintf("step %d: %s on replica %d is NaN or infinite; a lower --lr or a --warmup usually helps", e.Step, e.Where, e.Replica)
 }
 
 // explain turns a ring's error into one with the parameter's name.
@@ -217,7 +217,7 @@ func (t *trainer) explain(step uint64, err error) error {
 		return out
 	}
 	p, i := t.job.Network.ParamAt(t.spans[at.bucket].lo + index)
-	out.Where = fmt.Sprintf("%s[%d]", p.Name, i)
+	out.Where = fmt.Sprintf("the gradient of %s[%d]", p.Name, i)
 	return out
 }
 

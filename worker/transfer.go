@@ -112,7 +112,7 @@ func (w *Worker) checkpoint(ctx context.Context, step uint64) error {
 	return nil
 }
 
-// upload sends a snapshot and logs how it went: a checkpoint that cannot be written must not end training.
+// upload sends a snapshot. A checkpoint that cannot be written must not end training; the coordinator, whose disk it is, warns of it.
 func (w *Worker) upload(ctx context.Context, s *snapshot.Snapshot, step uint64) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.TransferTimeout)
 	defer cancel()
@@ -120,7 +120,7 @@ func (w *Worker) upload(ctx context.Context, s *snapshot.Snapshot, step uint64) 
 	path, err := w.pushState(ctx, s)
 	if err != nil {
 		trace.SpanFromContext(ctx).RecordError(err)
-		w.log.Warn("checkpoint not stored; training goes on, older checkpoints stay", "step", step, "err", err)
+		w.log.Info("the state was not stored", "step", step, "err", err)
 		return
 	}
 	w.log.Debug("checkpoint stored", "step", step, "path", path, "took", time.Since(begun))
