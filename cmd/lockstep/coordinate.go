@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -102,8 +103,8 @@ everything but their own data and cores through it.`,
 type crew interface {
 	// start sets the workers going, to join at an address, and tells broken when one could not even do that.
 	start(ctx context.Context, p *prepared, join string, broken func(error)) error
-	// wait lets them end by themselves for a moment, then ends them.
-	wait()
+	// wait lets them end by themselves for so long, then ends them.
+	wait(patience time.Duration)
 }
 
 // coordinate prepares a run and coordinates it to its end.
@@ -117,22 +118,22 @@ func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 	out.begin(p, o)
 	res, err := serveRun(ctx, o, p, c, out)
 	out.end()
-	if res.Step == 0 && err != nil {
-		return err
-	}
-	if werr := report(cmd.OutOrStdout(), o, p, res); werr != nil {
-		return errors.Join(err, werr)
-	}
 	var interrupted *coordinator.InterruptedError
 	if errors.As(err, &interrupted) {
-		return fmt.Errorf("%w: %w", errInterrupted, err)
+		err = fmt.Errorf("%w: %w", errInterrupted, err)
 	}
-	return err
+	if res.Step == 0 && err != nil { // nothing was trained that a report could be about
+		return err
+	}
+	return errors.Join(err, report(cmd.OutOrStdout(), o, p, res))
 }
 
 // serveRun opens the sockets, runs the server and, with it, the crew.
 func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *progressPrinter) (res server.Result, err error) {
-	log := newLog(o.verbose, "coordinator")
+	log := slog.New(slog.DiscardHandler) // what happens is shown by out
+	if o.verbose {
+		log = newLog(true, "coordinator")
+	}
 	tele, err := telemetry.Setup(ctx, telemetry.Config{Endpoint: o.otlp, TLS: o.sec.telemetryTLS(o.otlp), Process: "coordinator", Version: buildVersion()})
 	if err != nil {
 		return res, err
@@ -154,7 +155,14 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	}
 	defer node.Close() // its goodbye is a courtesy
 
-	s, err := server.New(serverConfig(o, p, c, name, listener, node, tele, out, log))
+	cfg := serverConfig(o, p, c, name, listener, node, tele, log)
+	var begun atomic.Bool // a step was done, so every worker had joined
+	cfg.Evaluated = out.evaluated
+	cfg.Progress = func(g coordinator.Progress) {
+		begun.Store(begun.Load() || g.Event == "")
+		out.step(g)
+	}
+	s, err := server.New(cfg)
 	if err != nil {
 		return res, errors.Join(err, listener.Close())
 	}
@@ -163,10 +171,15 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	rctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	if c != nil {
-		if err := c.start(rctx, p, node.Addr(), func(err error) { cancel(err) }); err != nil {
+		broken := func(err error) {
+			if !begun.Load() { // else the coordinator deals with it, and may still be saving the state
+				cancel(err)
+			}
+		}
+		if err := c.start(rctx, p, node.Addr(), broken); err != nil {
 			return res, errors.Join(err, s.Close())
 		}
-		defer c.wait()
+		defer func() { c.wait(crewPatience(err)) }()
 	} else {
 		out.event("workers join with: lockstep worker --join " + node.Addr())
 	}
@@ -177,7 +190,7 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	return res, err
 }
 
-func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listener, node *gossip.Node, tele *telemetry.Telemetry, out *progressPrinter, log *slog.Logger) server.Config {
+func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listener, node *gossip.Node, tele *telemetry.Telemetry, log *slog.Logger) server.Config {
 	cfg := server.DefaultConfig()
 	m := &cfg.Machine
 	m.Run, m.TotalSteps, m.FirstStep, m.StepsPerEpoch = name, p.total, p.initial.Step, p.perEpoch
@@ -194,7 +207,6 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	if o.sec.identity != nil {
 		cfg.TLS = o.sec.identity.Server()
 	}
-	cfg.Progress, cfg.Evaluated = out.step, out.evaluated
 	cfg.StepObserver = func(step uint64, start, end time.Time) {
 		tele.RecordStep(context.Background(), name, step-1, start, end)
 	}

@@ -145,8 +145,7 @@ func loadSettings(flags *pflag.FlagSet) error {
 			return
 		}
 		where, v, ok := "environment", "", false
-		env := "LOCKSTEP_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if v, ok = os.LookupEnv(env); !ok && k.Exists(f.Name) {
+		if v, ok = os.LookupEnv(environmentName(f.Name)); !ok && k.Exists(f.Name) {
 			where, ok = "configuration file", true
 			v = k.String(f.Name)
 			if list := k.Strings(f.Name); len(list) > 0 {
@@ -161,6 +160,11 @@ func loadSettings(flags *pflag.FlagSet) error {
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// environmentName is the variable that sets a flag.
+func environmentName(flag string) string {
+	return "LOCKSTEP_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
 // validate reports everything wrong that can be seen without the data.

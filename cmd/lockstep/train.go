@@ -9,12 +9,17 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/lockstep-ml/lockstep/coordinator"
 )
 
 func trainCommand() *cobra.Command {
@@ -59,8 +64,18 @@ type localCrew struct {
 	started []*exec.Cmd
 }
 
-// crewPatience is how long workers may take to end by themselves once the run is over.
-const crewPatience = 5 * time.Second
+// crewPatience is how long workers may take to end by themselves once the run is over: after a good end long enough to send the
+// last traces, after a failure, when one of them may be frozen, no longer than what is left of ten seconds.
+func crewPatience(err error) time.Duration {
+	var interrupted *coordinator.InterruptedError
+	if err == nil || errors.As(err, &interrupted) {
+		return 10 * time.Second
+	}
+	return 2 * time.Second
+}
+
+// wordsPatience is how long the coordinator may take to hear of a worker's end; its words are better than an exit code.
+const wordsPatience = 5 * time.Second
 
 // start implements crew.
 func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken func(error)) error {
@@ -75,9 +90,10 @@ func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken 
 	}
 	for i := range c.o.workers {
 		name := "w" + strconv.Itoa(i+1)
-		args := []string{"worker", "--join", join, "--name", name, "--threads", strconv.Itoa(threads), "--decoders", "1", "--data", p.settings.data}
+		args := []string{"worker", "--of-train", "--join", join, "--name", name, "--threads", strconv.Itoa(threads), "--decoders", "1", "--data", p.settings.data}
 		args = append(args, c.passOn()...)
 		cmd := exec.CommandContext(ctx, self, args...)
+		cmd.Env = workerEnvironment()
 		// Ctrl-C on the terminal reaches the whole process group; the workers are ended in order by the coordinator instead.
 		cmd.SysProcAttr = childAttributes()
 		cmd.WaitDelay = time.Second
@@ -93,6 +109,17 @@ func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken 
 		c.group.Go(func() { c.mind(cmd, name, pipe, broken) })
 	}
 	return nil
+}
+
+// workerEnvironment is this process's environment without settings: workers get the run's from the coordinator, and what was
+// overruled here by a flag would be refused there.
+func workerEnvironment() []string {
+	setting := map[string]bool{}
+	workerCommand().Flags().VisitAll(func(f *pflag.Flag) { setting[environmentName(f.Name)] = true })
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return setting[name]
+	})
 }
 
 // passOn lists the flags that workers need too.
@@ -128,13 +155,13 @@ func (c *localCrew) mind(cmd *exec.Cmd, name string, pipe io.Reader, broken func
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
 		// The coordinator has better words where the worker was attached; it needs a moment to find them.
-		time.AfterFunc(crewPatience, func() { broken(fmt.Errorf("worker %s failed: %s", name, last)) })
+		time.AfterFunc(wordsPatience, func() { broken(fmt.Errorf("worker %s failed: %s", name, last)) })
 	}
 }
 
 // wait implements crew.
-func (c *localCrew) wait() {
-	kill := time.AfterFunc(crewPatience, c.cancel)
+func (c *localCrew) wait(patience time.Duration) {
+	kill := time.AfterFunc(patience, c.cancel)
 	c.group.Wait()
 	kill.Stop()
 	c.cancel()

@@ -31,6 +31,7 @@ type workerOptions struct {
 	wait      time.Duration
 	otlp      string
 	verbose   bool
+	ofTrain   bool // started by train, which tells how the run ended
 	sec       network
 }
 
@@ -63,8 +64,12 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector for traces")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what this worker does")
+	f.BoolVar(&o.ofTrain, "of-train", false, "leave it to the parent process to say how the run ended")
 	o.sec.addFlags(f)
 	f.AddFlagSet(o.settings.flags)
+	if err := f.MarkHidden("of-train"); err != nil {
+		panic(err) // the flag is defined above
+	}
 	if err := cmd.MarkFlagRequired("join"); err != nil {
 		panic(err) // the flag is defined above
 	}
@@ -112,7 +117,14 @@ func work(ctx context.Context, o *workerOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	return w.Run(ctx)
+	err = w.Run(ctx)
+	switch {
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return fmt.Errorf("%w: worker %s has left the run", errInterrupted, o.name)
+	case o.ofTrain && errors.Is(err, worker.ErrRunFailed):
+		return nil
+	}
+	return err
 }
 
 // maxControlMessage bounds what the coordinator may send: a chunk of state, or a plan with a learning rate for every step of a warm-up.
