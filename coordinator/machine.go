@@ -234,7 +234,6 @@ func (m *Machine) checkSilence(w *member) {
 type Standing struct {
 	Phase           string
 	Step, Total     uint64
-	Ready           int // workers that can begin, or have begun
 	Generation      uint64
 	Ring            []Member
 	Loss            float64
@@ -244,7 +243,7 @@ type Standing struct {
 // Standing says where the run is.
 func (m *Machine) Standing() Standing {
 	return Standing{
-		Phase: m.phase.String(), Step: m.meter.step, Total: m.cfg.TotalSteps, Ready: m.countReady(), Generation: m.plan.Generation,
+		Phase: m.phase.String(), Step: m.meter.step, Total: m.cfg.TotalSteps, Generation: m.plan.Generation,
 		Ring: slices.Clone(m.plan.Ring), Loss: m.meter.loss, ImagesPerSecond: m.meter.current(m.cfg.GlobalBatch),
 	}
 }

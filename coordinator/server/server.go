@@ -261,8 +261,11 @@ func (s *Server) carryOut(action coordinator.Action) {
 }
 
 func (s *Server) report(r coordinator.Report) {
-	if r.Evaluation != nil && s.cfg.Evaluated != nil {
-		s.cfg.Evaluated(*r.Evaluation)
+	if r.Evaluation != nil {
+		if s.cfg.Evaluated != nil {
+			s.cfg.Evaluated(*r.Evaluation)
+		}
+		return
 	}
 	if r.Progress.Event != "" {
 		level := slog.LevelInfo

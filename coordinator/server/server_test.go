@@ -80,9 +80,11 @@ func TestWholeRun(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	cfg, _ := testConfig(t, 2)
+	ready := whenReady(&cfg)
 	r := start(t, cfg)
 	good := dial(t, r.addr, "1")
 	goodDone := crew(good)
+	await(t, ready)
 	for _, tt := range []struct {
 		name   string
 		hello  func(*fake)
@@ -98,7 +100,6 @@ func TestRefusals(t *testing.T) {
 			f := dial(t, r.addr, "2")
 			if tt.change != nil {
 				tt.change(f)
-				waitReady(t, r, 1)
 				if err := f.run(); err != nil {
 					t.Fatal(err)
 				}
@@ -124,18 +125,23 @@ func TestRefusals(t *testing.T) {
 	goodDone.Wait()
 }
 
-// waitReady waits until so many workers have their state: the first ready one is what the others are compared with.
-func waitReady(t *testing.T, r *running, n int) {
+// whenReady tells on a channel of every worker that becomes ready: the first is what the others are compared with.
+func whenReady(cfg *Config) <-chan struct{} {
+	ready := make(chan struct{}, 16)
+	cfg.Progress = func(p coordinator.Progress) {
+		if strings.Contains(p.Event, "is ready") {
+			ready <- struct{}{}
+		}
+	}
+	return ready
+}
+
+func await(t *testing.T, what <-chan struct{}) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		if r.s.standing.Load().Ready >= n {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d workers do not become ready", n)
-		}
-		time.Sleep(time.Millisecond) // polls a condition; the deadline above is what bounds it
+	select {
+	case <-what:
+	case <-time.After(patience):
+		t.Fatal("no worker becomes ready")
 	}
 }
 
@@ -448,12 +454,13 @@ func TestNameAgain(t *testing.T) {
 // TestContextEnds: the caller's context cuts everything off at once.
 func TestContextEnds(t *testing.T) {
 	cfg, _ := testConfig(t, 2)
+	ready := whenReady(&cfg)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := startContext(t, ctx, cfg)
 	f := dial(t, r.addr, "1")
 	done := make(chan error, 1)
 	go func() { done <- f.run() }()
-	waitReady(t, r, 1)
+	await(t, ready)
 	why := errors.New("second Ctrl-C")
 	cancel(why)
 	if _, err := r.wait(); !errors.Is(err, why) {
