@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
@@ -154,7 +155,12 @@ type fake struct {
 
 func dial(t *testing.T, addr, name string) *fake {
 	t.Helper()
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return dialWith(t, addr, name, insecure.NewCredentials())
+}
+
+func dialWith(t *testing.T, addr, name string, creds credentials.TransportCredentials) *fake {
+	t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		t.Fatal(err)
 	}
