@@ -8,7 +8,8 @@ import (
 // kernels is one family: every function gives the same bits in every family.
 type kernels struct {
 	name    string
-	maxCols int // of a convolution's tile
+	minCols int // of a convolution's tile: narrower than maxCols where that divides a row evenly
+	maxCols int
 	maxRows int
 	maxPix  int // rows*cols
 
@@ -69,12 +70,22 @@ func divide(n, limit int) []span {
 // tile is a rectangle of output pixels that one call of a convolution kernel computes.
 type tile struct{ y, x, rows, cols int }
 
+// columns chooses the width of tiles for rows of w pixels.
+func (k *kernels) columns(w int) int {
+	for c := k.maxCols; c >= k.minCols; c-- {
+		if w%c == 0 {
+			return c
+		}
+	}
+	return k.maxCols
+}
+
 // tiles covers h x w pixels. Narrow images take several rows a tile. Which tiles there are changes no bit of the result.
 func (k *kernels) tiles(h, w int) []tile {
 	if h == 0 || w == 0 {
 		return nil
 	}
-	columns := divide(w, k.maxCols)
+	columns := divide(w, k.columns(w))
 	rows := min(k.maxRows, max(1, k.maxPix/columns[len(columns)-1].n))
 	var out []tile
 	for _, r := range divide(h, rows) {

@@ -19,7 +19,7 @@ func families() []*kernels {
 }
 
 var avx512Kernels = &kernels{
-	name: "avx512", maxCols: 28, maxRows: 4, maxPix: 28,
+	name: "avx512", minCols: 8, maxCols: 14, maxRows: 4, maxPix: 14,
 	conv:       func(a *convArgs, rows, cols int) { convavx512[rows][cols](a) },
 	wgrad:      wgrad_avx512,
 	stats:      stats_avx512,
@@ -34,7 +34,7 @@ var avx512Kernels = &kernels{
 }
 
 var avx2Kernels = &kernels{
-	name: "avx2", maxCols: 6, maxRows: 1, maxPix: 6,
+	name: "avx2", minCols: 5, maxCols: 6, maxRows: 1, maxPix: 6,
 	conv:       func(a *convArgs, rows, cols int) { convavx2[rows][cols](a) },
 	wgrad:      wgradFours,
 	stats:      stats_avx2,

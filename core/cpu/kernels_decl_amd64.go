@@ -45,48 +45,6 @@ func conv1x13_avx512(a *convArgs)
 func conv1x14_avx512(a *convArgs)
 
 //go:noescape
-func conv1x15_avx512(a *convArgs)
-
-//go:noescape
-func conv1x16_avx512(a *convArgs)
-
-//go:noescape
-func conv1x17_avx512(a *convArgs)
-
-//go:noescape
-func conv1x18_avx512(a *convArgs)
-
-//go:noescape
-func conv1x19_avx512(a *convArgs)
-
-//go:noescape
-func conv1x20_avx512(a *convArgs)
-
-//go:noescape
-func conv1x21_avx512(a *convArgs)
-
-//go:noescape
-func conv1x22_avx512(a *convArgs)
-
-//go:noescape
-func conv1x23_avx512(a *convArgs)
-
-//go:noescape
-func conv1x24_avx512(a *convArgs)
-
-//go:noescape
-func conv1x25_avx512(a *convArgs)
-
-//go:noescape
-func conv1x26_avx512(a *convArgs)
-
-//go:noescape
-func conv1x27_avx512(a *convArgs)
-
-//go:noescape
-func conv1x28_avx512(a *convArgs)
-
-//go:noescape
 func conv2x1_avx512(a *convArgs)
 
 //go:noescape
@@ -108,27 +66,6 @@ func conv2x6_avx512(a *convArgs)
 func conv2x7_avx512(a *convArgs)
 
 //go:noescape
-func conv2x8_avx512(a *convArgs)
-
-//go:noescape
-func conv2x9_avx512(a *convArgs)
-
-//go:noescape
-func conv2x10_avx512(a *convArgs)
-
-//go:noescape
-func conv2x11_avx512(a *convArgs)
-
-//go:noescape
-func conv2x12_avx512(a *convArgs)
-
-//go:noescape
-func conv2x13_avx512(a *convArgs)
-
-//go:noescape
-func conv2x14_avx512(a *convArgs)
-
-//go:noescape
 func conv3x1_avx512(a *convArgs)
 
 //go:noescape
@@ -141,21 +78,6 @@ func conv3x3_avx512(a *convArgs)
 func conv3x4_avx512(a *convArgs)
 
 //go:noescape
-func conv3x5_avx512(a *convArgs)
-
-//go:noescape
-func conv3x6_avx512(a *convArgs)
-
-//go:noescape
-func conv3x7_avx512(a *convArgs)
-
-//go:noescape
-func conv3x8_avx512(a *convArgs)
-
-//go:noescape
-func conv3x9_avx512(a *convArgs)
-
-//go:noescape
 func conv4x1_avx512(a *convArgs)
 
 //go:noescape
@@ -163,18 +85,6 @@ func conv4x2_avx512(a *convArgs)
 
 //go:noescape
 func conv4x3_avx512(a *convArgs)
-
-//go:noescape
-func conv4x4_avx512(a *convArgs)
-
-//go:noescape
-func conv4x5_avx512(a *convArgs)
-
-//go:noescape
-func conv4x6_avx512(a *convArgs)
-
-//go:noescape
-func conv4x7_avx512(a *convArgs)
 
 //go:noescape
 func wgrad_avx512(a *wgradArgs)
@@ -273,7 +183,7 @@ func accumulate_avx2(a *ewArgs)
 func sgd_avx2(a *sgdArgs)
 
 // convavx512 holds the kernel of every tile shape: [rows][cols].
-var convavx512 = [5][29]func(*convArgs){
+var convavx512 = [5][15]func(*convArgs){
 	1: {
 		1:  conv1x1_avx512,
 		2:  conv1x2_avx512,
@@ -289,56 +199,26 @@ var convavx512 = [5][29]func(*convArgs){
 		12: conv1x12_avx512,
 		13: conv1x13_avx512,
 		14: conv1x14_avx512,
-		15: conv1x15_avx512,
-		16: conv1x16_avx512,
-		17: conv1x17_avx512,
-		18: conv1x18_avx512,
-		19: conv1x19_avx512,
-		20: conv1x20_avx512,
-		21: conv1x21_avx512,
-		22: conv1x22_avx512,
-		23: conv1x23_avx512,
-		24: conv1x24_avx512,
-		25: conv1x25_avx512,
-		26: conv1x26_avx512,
-		27: conv1x27_avx512,
-		28: conv1x28_avx512,
 	},
 	2: {
-		1:  conv2x1_avx512,
-		2:  conv2x2_avx512,
-		3:  conv2x3_avx512,
-		4:  conv2x4_avx512,
-		5:  conv2x5_avx512,
-		6:  conv2x6_avx512,
-		7:  conv2x7_avx512,
-		8:  conv2x8_avx512,
-		9:  conv2x9_avx512,
-		10: conv2x10_avx512,
-		11: conv2x11_avx512,
-		12: conv2x12_avx512,
-		13: conv2x13_avx512,
-		14: conv2x14_avx512,
+		1: conv2x1_avx512,
+		2: conv2x2_avx512,
+		3: conv2x3_avx512,
+		4: conv2x4_avx512,
+		5: conv2x5_avx512,
+		6: conv2x6_avx512,
+		7: conv2x7_avx512,
 	},
 	3: {
 		1: conv3x1_avx512,
 		2: conv3x2_avx512,
 		3: conv3x3_avx512,
 		4: conv3x4_avx512,
-		5: conv3x5_avx512,
-		6: conv3x6_avx512,
-		7: conv3x7_avx512,
-		8: conv3x8_avx512,
-		9: conv3x9_avx512,
 	},
 	4: {
 		1: conv4x1_avx512,
 		2: conv4x2_avx512,
 		3: conv4x3_avx512,
-		4: conv4x4_avx512,
-		5: conv4x5_avx512,
-		6: conv4x6_avx512,
-		7: conv4x7_avx512,
 	},
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 var genericKernels = &kernels{
-	name: "generic", maxCols: 28, maxRows: 1, maxPix: 28,
+	name: "generic", minCols: 28, maxCols: 28, maxRows: 1, maxPix: 28,
 	conv: convGeneric, wgrad: wgradGeneric, stats: statsGeneric,
 	apply: [4]func(*ewArgs){
 		func(a *ewArgs) { applyGeneric(a, false, false) },

@@ -5,11 +5,12 @@ import (
 	"fmt"
 )
 
-// maxPixels is how many pixels of one channel block the accumulators of a family hold: 28 of AVX-512's 32
-// registers (one holds weights), 6 pairs of AVX2's 16 (two hold weights, one a pixel's value).
+// maxPixels is how many pixels of one channel block a tile may have. AVX-512 has registers for 28 or more, but with
+// more than 14 the store queue fills when a chunk's sums go to memory, and that costs more than loading the
+// weights again; AVX2's registers hold 6 pairs (two more hold weights, one a pixel's value).
 func maxPixels(f family) int {
 	if f.lanes == 16 {
-		return 28
+		return 14
 	}
 	return 6
 }
