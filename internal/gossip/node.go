@@ -264,8 +264,7 @@ func (n *Node) explain(addr string, err error) error {
 	if dialErr != nil {
 		return fmt.Errorf("gossip: %w at %s: is the coordinator running there, and is this its gossip address? (%w)", ErrNobody, addr, dialErr)
 	}
-	closeErr := conn.Close() // nothing was sent: a failure tells nothing
-	_ = closeErr
+	_ = conn.Close() // nothing was sent: a failure tells nothing
 	return fmt.Errorf("gossip: %w by %s: somebody listens there, but with another gossip key, another cluster name, or it is no gossip port (%w)", ErrNotAccepted, addr, err)
 }
 
