@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"text/tabwriter"
 	"time"
@@ -34,6 +35,9 @@ func checkpointDir(out string) string { return filepath.Join(out, "checkpoints")
 
 // openStore finds the store that an argument means: a run's folder, or the folder of checkpoints itself.
 func openStore(dir string) (*checkpoint.Store, []checkpoint.Entry, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, nil, fmt.Errorf("a checkpoint or a run's folder was expected: %w", err)
+	}
 	for _, d := range []string{checkpointDir(dir), dir} {
 		store, err := checkpoint.Open(readOnly(d))
 		if err != nil {

@@ -111,6 +111,9 @@ type crew interface {
 func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 	ctx := cmd.Context()
 	out := &progressPrinter{w: cmd.ErrOrStderr(), terminal: isTerminal(cmd.ErrOrStderr())}
+	if err := errors.Join(checkFree(o.listen), checkFree(o.control)); err != nil {
+		return err
+	}
 	p, err := prepare(ctx, o)
 	if err != nil {
 		return err
@@ -134,11 +137,11 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	if o.verbose {
 		log = newLog(true, "coordinator")
 	}
-	tele, err := telemetry.Setup(ctx, telemetry.Config{Endpoint: o.otlp, TLS: o.sec.telemetryTLS(o.otlp), Process: "coordinator", Version: buildVersion()})
+	tele, finish, err := openTraces(ctx, o.otlp, &o.sec, "coordinator")
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, tele.Shutdown(ctx)) }()
+	defer finish()
 	listener, err := listenControl(o)
 	if err != nil {
 		return res, err
@@ -151,7 +154,7 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	node, err := gossip.Start(gossip.Config{Name: "coordinator-" + name, Role: gossip.Coordinator, BindAddr: o.listen, AdvertiseAddr: o.advertise,
 		Meta: gossip.Meta{RPC: rpc, Run: name, Version: buildVersion()}, Key: o.sec.gossipKey(), Label: gossipLabel, Log: log})
 	if err != nil {
-		return res, errors.Join(explainListen(err, o.listen), listener.Close())
+		return res, errors.Join(err, listener.Close())
 	}
 	defer node.Close() // its goodbye is a courtesy
 
@@ -230,6 +233,18 @@ func listenControl(o *runOptions) (net.Listener, error) {
 		return nil, explainListen(err, addr)
 	}
 	return l, nil
+}
+
+// checkFree tries an address that will be listened on, before anything is loaded or written for a run that could not begin.
+func checkFree(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return explainListen(err, addr)
+	}
+	return l.Close()
 }
 
 // explainListen says what to do about an address that cannot be listened on.

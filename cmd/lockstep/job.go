@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"strings"
 
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/cpu"
@@ -20,6 +22,7 @@ type jobOptions struct {
 	decoders   int
 	ringListen string
 	advertise  string // host that neighbours dial; empty: the one listened on
+	log        *slog.Logger
 }
 
 // buildJob makes what a worker works on from a run's settings.
@@ -55,7 +58,10 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	closers = append(closers, f.close)
+	closers = append(closers, func() error {
+		tellDamaged(o.log, d.damaged())
+		return f.close()
+	})
 	engine, err := cpu.New(net, core.CompileConfig{Batch: s.replicaBatch, Resolution: train.Resolution, Threads: o.threads})
 	if err != nil {
 		return nil, err
@@ -76,6 +82,21 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		SGD:         core.SGD{Momentum: s.momentum, WeightDecay: s.weightDecay},
 		Fingerprint: d.fingerprint(), Summary: d.summary(), RingAddress: addr, Close: closeAll,
 	}, nil
+}
+
+// maxNamed bounds the damaged images that are named; the rest are counted.
+const maxNamed = 10
+
+// tellDamaged says how many images were passed over, and which.
+func tellDamaged(log *slog.Logger, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	shown, more := names, ""
+	if n := len(names) - maxNamed; n > 0 {
+		shown, more = names[:maxNamed], fmt.Sprintf(" and %d more", n)
+	}
+	log.Warn(fmt.Sprintf("damaged images passed over: %d (%s%s)", len(names), strings.Join(shown, ", "), more))
 }
 
 // printJSON writes v as one line, the last of a command's standard output.

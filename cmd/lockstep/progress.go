@@ -19,6 +19,7 @@ type progressPrinter struct {
 	terminal bool
 	open     bool // the terminal's line has no end yet
 	last     time.Time
+	shown    uint64 // step of the newest line
 }
 
 // plainEvery is the distance of lines where there is no terminal: seldom enough for a log, often enough to see life.
@@ -59,8 +60,8 @@ func (p *progressPrinter) step(g coordinator.Progress) {
 	if p.terminal {
 		every = terminalEvery
 	}
-	if now := time.Now(); now.Sub(p.last) >= every || g.Step == g.Total {
-		p.last = now
+	if now := time.Now(); g.Step != p.shown && (now.Sub(p.last) >= every || g.Step == g.Total) {
+		p.last, p.shown = now, g.Step
 		p.line(fmt.Sprintf("epoch %.2f  step %d/%d  loss %.4f  top-1 %.1f %%  LR %.4g  %.0f img/s  %s left",
 			g.Epoch, g.Step, g.Total, g.Loss, 100*g.Top1, g.LR, g.ImagesPerSecond, g.Remaining.Round(time.Second)))
 	}

@@ -77,7 +77,7 @@ coordinator; one that is given here must be the same there. Only --data may diff
 }
 
 // work joins a run and works for it.
-func work(ctx context.Context, o *workerOptions) (err error) {
+func work(ctx context.Context, o *workerOptions) error {
 	if _, _, e := net.SplitHostPort(o.listen); e != nil {
 		o.listen = net.JoinHostPort(o.listen, "0")
 	}
@@ -92,11 +92,11 @@ func work(ctx context.Context, o *workerOptions) (err error) {
 		o.name = host + "-" + strconv.Itoa(os.Getpid())
 	}
 	log := newLog(o.verbose, o.name)
-	tele, err := telemetry.Setup(ctx, telemetry.Config{Endpoint: o.otlp, TLS: o.sec.telemetryTLS(o.otlp), Process: "worker " + o.name, Version: buildVersion()})
+	tele, finish, err := openTraces(ctx, o.otlp, &o.sec, "worker "+o.name)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, tele.Shutdown(ctx)) }()
+	defer finish()
 	node, meta, err := o.find(ctx)
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, advertise: o.advertise}
+	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, advertise: o.advertise, log: newLog(o.verbose, o.name)}
 	if _, given := o.settings.given()["data"]; given {
 		j.data = o.settings.data
 	}
