@@ -72,7 +72,7 @@ func DefaultConfig() Config {
 		MinWorkers:       1,
 		JoinTimeout:      15 * time.Minute,
 		DeadAfter:        4 * time.Second,
-		SuspectAfter:     2 * time.Second,
+		SuspectAfter:     3 * time.Second,
 		PauseTimeout:     2 * time.Second,
 		SaveTimeout:      3 * time.Second,
 		StoreTimeout:     time.Minute,

@@ -189,7 +189,8 @@ func boundLoss(l float64) float64 {
 }
 
 // abortedMessage says why a window ended early.
-func abortedMessage(step uint64, err error) *pb.WorkerMessage {
+func (w *Worker) abortedMessage(err error) *pb.WorkerMessage {
+	step := w.committed.Load()
 	a := &pb.Aborted{Step: step, Cause: pb.Cause_CAUSE_LOCAL}
 	if err != nil {
 		a.Reason = err.Error()
@@ -202,6 +203,9 @@ func abortedMessage(step uint64, err error) *pb.WorkerMessage {
 	case errors.As(err, &nonFinite):
 		a.Cause = pb.Cause_CAUSE_NON_FINITE
 		a.Reason = nonFinite.Error()
+		if nonFinite.Replica >= 0 { // hosted here: this is the report to quote
+			a.Peer = w.cfg.Name
+		}
 	case errors.As(err, &peer):
 		a.Cause, a.Peer = pb.Cause_CAUSE_RING, peer.Peer()
 	}

@@ -226,7 +226,7 @@ func (w *Worker) serve(ctx context.Context) error {
 			running = nil
 			if err != nil {
 				w.log.Info("window ended early", "committed", w.committed.Load(), "err", err)
-				if err := w.link.send(abortedMessage(w.committed.Load(), err)); err != nil {
+				if err := w.link.send(w.abortedMessage(err)); err != nil {
 					return err
 				}
 			}
@@ -277,7 +277,7 @@ func (w *Worker) handle(ctx context.Context, msg *pb.CoordinatorMessage, running
 			*running = nil
 		}
 		w.closeRing()
-		return false, w.link.send(abortedMessage(w.committed.Load(), nil))
+		return false, w.link.send(w.abortedMessage(nil))
 	case *pb.CoordinatorMessage_SendState:
 		if *running != nil {
 			return true, errors.New("the coordinator asked for the state while a window is running")
