@@ -155,7 +155,9 @@ func evalOn(ctx context.Context, engine core.Engine[float32], net *core.Network,
 		if err := engine.Eval(b, z); err != nil {
 			return err
 		}
-		m.Add(core.Score(z, b.Labels, net.Classes, nil))
+		for i := range b.Labels { // one by one, so that the sum does not depend on the batch
+			m.Add(core.Score(z[i*net.Classes:(i+1)*net.Classes], b.Labels[i:i+1], net.Classes, nil))
+		}
 		return nil
 	})
 	if err != nil {

@@ -129,7 +129,13 @@ const configFlag = "config"
 // environment, the latter winning. Every key of the file must be a flag of the command.
 func loadSettings(flags *pflag.FlagSet) error {
 	k := koanf.New("\x00") // no nesting: a key is a flag's name
-	if path, err := flags.GetString(configFlag); err == nil && path != "" {
+	path := os.Getenv(environmentName(configFlag))
+	if f := flags.Lookup(configFlag); f == nil {
+		path = "" // this command has no such file
+	} else if f.Changed {
+		path = f.Value.String()
+	}
+	if path != "" {
 		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
 			return fmt.Errorf("configuration file %s: %w", path, err)
 		}
