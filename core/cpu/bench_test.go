@@ -1,11 +1,14 @@
 package cpu
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/core/reference"
 	"github.com/lockstep-ml/lockstep/core/resnet"
 )
 
@@ -38,6 +41,41 @@ func BenchmarkTrain(b *testing.B) {
 	}
 }
 
+// verify compares the gradients of a small case with the reference: what is wrong is not worth timing.
+func verify(b *testing.B, net *core.Network, name string) {
+	b.Helper()
+	cfg := core.CompileConfig{Batch: 2, Resolution: max(32, net.Resolution/4)}
+	e, err := New(net, cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	ref, err := reference.New[float64](net, cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ref.Close()
+	s32, s64 := core.NewState[float32](net), core.NewState[float64](net)
+	core.InitHe(net, 1, s32)
+	for i, v := range s32.Params {
+		s64.Params[i] = float64(v)
+	}
+	if err := errors.Join(e.SetState(s32), ref.SetState(s64)); err != nil {
+		b.Fatal(err)
+	}
+	g32, g64, batch := e.NewGradients(), ref.NewGradients(), testBatch(net, cfg.Batch, cfg.Resolution, 2)
+	m32, err32 := e.Train(batch, g32, core.Hooks{})
+	m64, err64 := ref.Train(batch, g64, core.Hooks{})
+	if err := errors.Join(err32, err64); err != nil {
+		b.Fatal(err)
+	}
+	if off := math.Abs(m32.LossSum/m64.LossSum - 1); !(off < 1e-4) {
+		b.Fatalf("%s: loss %v, the reference has %v", name, m32.LossSum, m64.LossSum)
+	}
+	last := net.Params()[len(net.Params())-2] // the weights of the last layer see all the others
+	near(b, last.Name, g32.Values[last.Offset:last.Offset+last.Len], g64.Values[last.Offset:last.Offset+last.Len], 1e-3)
+}
+
 func benchmarkTrain(b *testing.B, name string, cfg core.CompileConfig) {
 	net, err := resnet.Build(name, 0)
 	if err != nil {
@@ -53,6 +91,7 @@ func benchmarkTrain(b *testing.B, name string, cfg core.CompileConfig) {
 	if err := e.SetState(s); err != nil {
 		b.Fatal(err)
 	}
+	verify(b, net, name)
 	batch, g := testBatch(net, cfg.Batch, cfg.Resolution, 1), e.NewGradients()
 	step := func() {
 		if _, err := e.Train(batch, g, core.Hooks{}); err != nil {
