@@ -166,6 +166,9 @@ func TestVectorFamiliesAgree(t *testing.T) {
 		batch, resolution int
 	}{{"cifar-resnet20", 9, 32}, {"resnet50", 2, 65}, {"resnet50-v1.5", 2, 64}, {"resnet34-A", 2, 64}, {"resnet18-C", 3, 47}, {"plain18", 2, 96}} {
 		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && c.resolution > 48 {
+				t.Skip("left out of a short run")
+			}
 			net := build(t, c.name, 0)
 			cfg := core.CompileConfig{Batch: c.batch, Resolution: c.resolution, Threads: 2}
 			want := train(t, net, cfg, fs[0], 2)
