@@ -22,7 +22,7 @@ import (
 
 // The sample's own recipe, used by `lockstep train` where neither data nor length nor batch were given: enough to
 // see a network learn in a few minutes on two cores.
-var sampleRecipe = map[string]string{"epochs": "16", "batch": "64", "schedule": "steps:60%,85%", "warmup": "1e", "eval-every": "4e"}
+var sampleRecipe = map[string]string{"epochs": "16", "batch": "64", "schedule": "steps:70%,90%", "warmup": "1e", "eval-every": "2e"}
 
 // changeable settings may differ when a run is resumed; any other would make it another run.
 var changeable = []string{"data", "steps", "epochs", "eval-every", "checkpoint-every", "skip-damaged"}
