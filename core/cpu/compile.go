@@ -55,6 +55,10 @@ func compile(e *Engine) error {
 		c.norms[n.Node] = n
 	}
 	c.lower()
+	if e.arena, e.free, err = allocate(plan(c.touched)); err != nil {
+		return err
+	}
+	place(c.touched, e.arena)
 	return nil
 }
 
@@ -95,8 +99,6 @@ func (c *compiler) lower() {
 		c.flush()
 		c.announce()
 	}
-	c.e.arena = aligned(plan(c.touched))
-	place(c.touched, c.e.arena)
 }
 
 // chain finds what a normalisation can take in: a sum that nothing else has taken, then a ReLU; each only when

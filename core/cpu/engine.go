@@ -22,6 +22,7 @@ type Engine struct {
 	kern  *kernels
 	pool  *pool
 	arena []float32
+	free  func() error // gives the arena back
 	state *core.State[float32]
 
 	fwd, bwd []step
@@ -277,10 +278,14 @@ func (e *Engine) relayState() {
 
 // Close ends the engine's threads and lets its memory go; it may be called twice.
 func (e *Engine) Close() error {
-	if !e.closed {
-		e.closed = true
-		e.pool.close()
-		e.arena, e.fwd, e.bwd = nil, nil, nil
+	if e.closed {
+		return nil
+	}
+	e.closed = true
+	e.pool.close()
+	e.fwd, e.bwd, e.convs, e.norms, e.linear, e.arena = nil, nil, nil, nil, nil, nil
+	if err := e.free(); err != nil {
+		return fmt.Errorf("cpu: giving the arena back: %w", err)
 	}
 	return nil
 }
