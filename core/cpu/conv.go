@@ -199,25 +199,18 @@ func (u *convUnit) planWeightGradient() {
 	}
 }
 
-// relay copies the weights of output block b (and of all input blocks) from the canonical layout.
+// relayForward copies the weights of output block b (and of all input blocks) from the canonical layout, which it
+// reads in order.
 func (u *convUnit) relayForward(params []float32, b int) {
-	w, o := params[u.param.Offset:u.param.Offset+u.param.Len], u.wFwd[b*u.fwd.wBlock:(b+1)*u.fwd.wBlock]
-	i := 0
-	for ib := range u.inCB {
-		for t := range u.kk {
-			for il := range u.inLanes {
-				u.relayLane(w, o[i:i+lanes], b, ib*lanes+il, t)
-				i += lanes
+	n := u.in.c * u.kk
+	w, o := params[u.param.Offset+b*lanes*n:], u.wFwd[b*u.fwd.wBlock:(b+1)*u.fwd.wBlock]
+	for l := range min(lanes, u.y.c-b*lanes) {
+		row := w[l*n : (l+1)*n]
+		for ic := range u.in.c {
+			at := (ic/lanes*u.kk*u.inLanes+ic%lanes)*lanes + l
+			for t, v := range row[ic*u.kk : (ic+1)*u.kk] {
+				o[at+t*u.inLanes*lanes] = v
 			}
-		}
-	}
-}
-
-func (u *convUnit) relayLane(w, o []float32, b, ic, t int) {
-	for l := range o {
-		oc := b*lanes + l
-		if oc < u.y.c && ic < u.in.c {
-			o[l] = w[(oc*u.in.c+ic)*u.kk+t]
 		}
 	}
 }
@@ -227,20 +220,15 @@ func (u *convUnit) relayBackward(params []float32, b int) {
 	w := params[u.param.Offset : u.param.Offset+u.param.Len]
 	for i := range u.bwd {
 		m := &u.bwd[i]
-		o := u.wBwd[m.weights+b*m.wBlock:]
-		for ob := range u.outCB {
-			for _, t := range m.window {
-				u.relayBlock(w, o[:blockLen], b, ob, t)
-				o = o[blockLen:]
+		o := u.wBwd[m.weights+b*m.wBlock:][:m.wBlock]
+		for oc := range u.y.c {
+			for il := range min(lanes, u.in.c-b*lanes) {
+				from := w[(oc*u.in.c+b*lanes+il)*u.kk:][:u.kk]
+				at := oc/lanes*len(m.window)*blockLen + oc%lanes*lanes + il
+				for j, t := range m.window {
+					o[at+j*blockLen] = from[t]
+				}
 			}
-		}
-	}
-}
-
-func (u *convUnit) relayBlock(w, o []float32, ib, ob, t int) {
-	for ol := range min(lanes, u.y.c-ob*lanes) {
-		for il := range min(lanes, u.in.c-ib*lanes) {
-			o[ol*lanes+il] = w[((ob*lanes+ol)*u.in.c+ib*lanes+il)*u.kk+t]
 		}
 	}
 }
