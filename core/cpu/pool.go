@@ -79,17 +79,25 @@ func (p *pool) take(thread int) {
 	}
 }
 
+// wait returns when every helper has ended the job. A helper that ended the job before may be late in looking at waiting, take the
+// flag of this one for its own and send: so what counts is busy, and each flag that is raised is lowered by one send or by wait itself.
 func (p *pool) wait() {
 	for range spins {
 		if p.busy.Load() == 0 {
 			return
 		}
 	}
-	p.waiting.Store(true)
-	if p.busy.Load() == 0 && p.waiting.CompareAndSwap(true, false) {
-		return // else the last helper has seen the flag, and sends
+	for {
+		p.waiting.Store(true)
+		ended := p.busy.Load() == 0
+		if ended && p.waiting.CompareAndSwap(true, false) {
+			return
+		}
+		<-p.done
+		if ended || p.busy.Load() == 0 {
+			return
+		}
 	}
-	<-p.done
 }
 
 // help is one helper's life.
