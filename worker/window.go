@@ -57,21 +57,29 @@ func learningRate(p *pb.Plan, step uint64) float64 {
 }
 
 // window does a plan's steps, and the evaluation behind them. It is the only code that uses the engine while it runs.
-func (w *Worker) window(ctx context.Context, p *pb.Plan, pl place) error {
+// The last report, upon which the coordinator may send what follows, is returned: it may go out only when nothing runs any more.
+func (w *Worker) window(ctx context.Context, p *pb.Plan, pl place) (last *pb.WorkerMessage, err error) {
 	if have := w.committed.Load(); have != p.FirstStep {
-		return fmt.Errorf("the plan begins at step %d, this worker holds the state of %d steps", p.FirstStep, have)
+		return nil, fmt.Errorf("the plan begins at step %d, this worker holds the state of %d steps", p.FirstStep, have)
 	}
 	ring, err := w.ring(ctx, p, pl)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for step := p.FirstStep; step < p.UntilStep; step++ {
-		if err := w.oneStep(ctx, ring, p, pl, step); err != nil {
-			return err
+		report, err := w.oneStep(ctx, ring, p, pl, step)
+		if err != nil {
+			return nil, err
+		}
+		if step+1 == p.UntilStep && !p.Evaluate {
+			return report, nil
+		}
+		if err := w.link.send(report); err != nil {
+			return nil, err
 		}
 	}
 	if !p.Evaluate {
-		return nil
+		return nil, nil
 	}
 	return w.evaluate(ctx, p, pl)
 }
@@ -108,10 +116,10 @@ func (w *Worker) closeRing() {
 	w.current = nil
 }
 
-// oneStep does one step under its trace, and reports and checkpoints it.
-func (w *Worker) oneStep(ctx context.Context, ring Ring, p *pb.Plan, pl place, step uint64) error {
+// oneStep does one step under its trace, checkpoints it, and gives its report.
+func (w *Worker) oneStep(ctx context.Context, ring Ring, p *pb.Plan, pl place, step uint64) (*pb.WorkerMessage, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	sctx, sp := w.cfg.Tracer.Start(w.cfg.StepContext(ctx, w.run, step), "worker step", trace.WithAttributes(
 		attribute.String("lockstep.worker", w.cfg.Name), attribute.Int64("lockstep.step", int64(step)),
@@ -121,24 +129,24 @@ func (w *Worker) oneStep(ctx context.Context, ring Ring, p *pb.Plan, pl place, s
 	res, err := w.trainer.step(sctx, ring, step, pl.replicas, lr)
 	if err != nil {
 		sp.SetStatus(codes.Error, err.Error())
-		return err
+		return nil, err
 	}
 	done := step + 1
 	w.committed.Store(done)
 	report := stepReport(res, done, lr)
 	if pl.rank == 0 && slices.Contains(p.CheckpointAfter, done) {
 		if err := w.checkpoint(sctx, done); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if done == p.UntilStep {
 		state, err := w.snapshot()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		report.StateHash = state.Hash()
 	}
-	return w.link.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Step{Step: report}})
+	return &pb.WorkerMessage{Body: &pb.WorkerMessage_Step{Step: report}}, nil
 }
 
 func stepReport(r stepResult, done uint64, lr float64) *pb.StepReport {
@@ -156,8 +164,8 @@ const lossUnit = 1.0 / (1 << 32)
 // maxImageLoss bounds one image's loss in the sum: with a broken network it may be infinite, and a sum of 2^31 bounded ones still fits.
 const maxImageLoss = 1 << 10
 
-// evaluate does this worker's share of an evaluation and reports it.
-func (w *Worker) evaluate(ctx context.Context, p *pb.Plan, pl place) error {
+// evaluate does this worker's share of an evaluation and gives its report.
+func (w *Worker) evaluate(ctx context.Context, p *pb.Plan, pl place) (*pb.WorkerMessage, error) {
 	report := &pb.EvalReport{Step: p.UntilStep}
 	classes := w.job.Network.Classes
 	logits := make([]float32, w.job.ReplicaBatch*classes)
@@ -176,9 +184,9 @@ func (w *Worker) evaluate(ctx context.Context, p *pb.Plan, pl place) error {
 		return ctx.Err()
 	})
 	if err != nil {
-		return fmt.Errorf("evaluation after step %d: %w", p.UntilStep, err)
+		return nil, fmt.Errorf("evaluation after step %d: %w", p.UntilStep, err)
 	}
-	return w.link.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Eval{Eval: report}})
+	return &pb.WorkerMessage{Body: &pb.WorkerMessage_Eval{Eval: report}}, nil
 }
 
 func boundLoss(l float64) float64 {

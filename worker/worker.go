@@ -222,11 +222,14 @@ func (w *Worker) serve(ctx context.Context) error {
 			w.leave("told to stop: " + context.Cause(ctx).Error())
 			return ctx.Err()
 		case <-running.finished():
-			err := running.err
-			running = nil
-			if err != nil {
+			last := running.last
+			if err := running.err; err != nil {
 				w.log.Info("window ended early", "committed", w.committed.Load(), "err", err)
-				if err := w.link.send(w.abortedMessage(err)); err != nil {
+				last = w.abortedMessage(err)
+			}
+			running = nil
+			if last != nil {
+				if err := w.link.send(last); err != nil {
 					return err
 				}
 			}
@@ -246,7 +249,9 @@ func (w *Worker) serve(ctx context.Context) error {
 type windowRun struct {
 	cancel context.CancelFunc
 	done   chan struct{}
-	err    error // valid once done is closed
+	// What the window came to, valid once done is closed.
+	last *pb.WorkerMessage // the report still to be sent; nil for none
+	err  error
 }
 
 // finished is closed when the window is; nil, which blocks for ever, for none.
@@ -272,12 +277,16 @@ func (w *Worker) handle(ctx context.Context, msg *pb.CoordinatorMessage, running
 		*running, err = w.begin(ctx, body.Plan)
 		return false, err
 	case *pb.CoordinatorMessage_Pause:
+		var found error // what only this worker may know about the end that is under way
 		if *running != nil {
 			(*running).stop()
+			if errors.As((*running).err, new(*NonFiniteError)) {
+				found = (*running).err
+			}
 			*running = nil
 		}
 		w.closeRing()
-		return false, w.link.send(w.abortedMessage(nil))
+		return false, w.link.send(w.abortedMessage(found))
 	case *pb.CoordinatorMessage_SendState:
 		if *running != nil {
 			return true, errors.New("the coordinator asked for the state while a window is running")
@@ -308,7 +317,7 @@ func (w *Worker) begin(ctx context.Context, p *pb.Plan) (*windowRun, error) {
 	r := &windowRun{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
-		r.err = w.window(wctx, p, pl)
+		r.last, r.err = w.window(wctx, p, pl)
 		cancel()
 	}()
 	return r, nil
