@@ -111,7 +111,7 @@ func sharedFile(t *testing.T, name string) string {
 
 // PyTorch's counts on the 10,000 test images; JPEG decoders may differ in the last bit.
 func TestPublishedWeights(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || underRace {
 		t.Skip("evaluates on 10,000 images")
 	}
 	t.Parallel()
