@@ -305,6 +305,10 @@ func report(w io.Writer, o *runOptions, p *prepared, res server.Result) error {
 	if o.asJSON {
 		return printJSON(w, r)
 	}
+	if r.Step == p.initial.Step {
+		_, err := fmt.Fprintf(w, "%s: step %d of %d, nothing was left to do\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Hash, r.Checkpoint)
+		return err
+	}
 	_, err := fmt.Fprintf(w, "%s: step %d of %d, loss %.4f, %.0f img/s\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Loss, r.ImagesPerSecond, r.Hash, r.Checkpoint)
 	if err == nil && r.Top1 != nil {
 		_, err = fmt.Fprintf(w, "test: top-1 %.2f %%, top-5 %.2f %%, loss %.4f\n", 100**r.Top1, 100**r.Top5, *r.TestLoss)

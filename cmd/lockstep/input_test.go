@@ -147,12 +147,17 @@ func TestResumeRefused(t *testing.T) {
 		{train(8, "--out", out, "--resume", "--lr", "0.05"), []string{"--lr 0.1", "0.05", "--init"}},
 		{train(8, "--out", out, "--resume", "--seed", "2", "--wire", "16"), []string{"--seed 1", "--wire 32"}},
 		{train(8, "--out", out, "--resume", "--data", other), []string{other, "fingerprint"}},
+		{train(8, "--out", out, "--resume", "--init", "other.safetensors"), []string{"--init", "other.safetensors"}},
 		{train(3, "--out", out, "--resume"), []string{"4", "3", "--steps"}},
 	} {
 		lockstep(t, 1, c.args...).says(c.says...)
 	}
 	if files := checkpoints(t, out); len(files) != 2 {
 		t.Errorf("refusals left the checkpoints %v", files)
+	}
+	p := lockstep(t, 0, "train", "--out", out, "--resume")
+	if !strings.Contains(p.stdout.String(), "nothing was left to do") || !strings.Contains(p.stdout.String(), uninterrupted(t, 4)) {
+		t.Errorf("resuming a run that is done:\n%s", p.stdout.String())
 	}
 	r := lockstep(t, 0, train(6, "--out", out, "--resume", "--data", moved)...).report()
 	if want := uninterrupted(t, 6); r.Hash != want {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -144,12 +145,20 @@ func newestGood(ctx context.Context, store *checkpoint.Store) (*checkpoint.Check
 
 // adopt takes the settings of the run that is resumed, and refuses others that were given.
 func (p *prepared) adopt(c *checkpoint.Checkpoint) error {
-	_, s, err := recordOf(c.Config)
+	r, s, err := recordOf(c.Config)
 	if err != nil {
 		return err
 	}
+	if r.Data == "" {
+		return errors.New("the checkpoint was imported, not trained, so there is no run to go on with: start one with --init and the checkpoint's file")
+	}
+	if err := p.settings.absolute(); err != nil {
+		return err
+	}
+	given := p.settings.given()
 	var errs []error
-	for name, v := range p.settings.given() {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		v := given[name]
 		if slices.Contains(changeable, name) {
 			if (name == "steps" || name == "epochs") && v != "0" { // one replaces the other
 				s.steps, s.epochs = 0, 0
@@ -157,7 +166,7 @@ func (p *prepared) adopt(c *checkpoint.Checkpoint) error {
 			errs = append(errs, s.flags.Set(name, v))
 			continue
 		}
-		if had := text(s.flags.Lookup(name)); had != v && !(name == "init") {
+		if had := text(s.flags.Lookup(name)); had != v {
 			errs = append(errs, fmt.Errorf("the run was started with --%s %s, not %s: leave it out, or start another run with --init", name, had, v))
 		}
 	}

@@ -204,9 +204,12 @@ func (s *settings) validate() error {
 	if _, ok := augmentKinds[s.augment]; s.augment != "" && !ok {
 		bad("--augment %s: the kinds are cifar, scale and resized-crop", s.augment)
 	}
-	for name, v := range map[string][]float64{"mean": s.mean, "std": s.std} {
-		if len(v) != 0 && len(v) != 3 {
-			bad("--%s wants three numbers r,g,b, not %d", name, len(v))
+	for _, c := range []struct {
+		name   string
+		values []float64
+	}{{"mean", s.mean}, {"std", s.std}} {
+		if n := len(c.values); n != 0 && n != 3 {
+			bad("--%s wants three numbers r,g,b, not %d", c.name, n)
 		}
 	}
 	return errors.Join(errs...)

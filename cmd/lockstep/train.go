@@ -58,10 +58,9 @@ type localCrew struct {
 	threads int // of each; 0: shared out
 	stderr  io.Writer
 
-	mu      sync.Mutex // of stderr
-	group   sync.WaitGroup
-	cancel  context.CancelFunc
-	started []*exec.Cmd
+	mu     sync.Mutex // of stderr
+	group  sync.WaitGroup
+	cancel context.CancelFunc
 }
 
 // crewPatience is how long workers may take to end by themselves once the run is over: after a good end long enough to send the
@@ -105,7 +104,6 @@ func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken 
 			c.cancel()
 			return fmt.Errorf("starting worker %s: %w", name, err)
 		}
-		c.started = append(c.started, cmd)
 		c.group.Go(func() { c.mind(cmd, name, pipe, broken) })
 	}
 	return nil
@@ -150,6 +148,9 @@ func (c *localCrew) mind(cmd *exec.Cmd, name string, pipe io.Reader, broken func
 		c.mu.Lock()
 		fmt.Fprintf(c.stderr, "%s: %s\n", name, last)
 		c.mu.Unlock()
+	}
+	if lines.Err() != nil { // a line beyond all bounds: it must not hold the worker up
+		io.Copy(io.Discard, pipe) // the pipe's end is all that counts
 	}
 	err := cmd.Wait()
 	var exit *exec.ExitError

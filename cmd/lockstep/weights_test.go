@@ -46,6 +46,11 @@ func TestExportImport(t *testing.T) {
 	}
 
 	lockstep(t, 1, "checkpoint", "import", file, imported, "--arch", "cifar-resnet8", "--classes", "3").says(imported, "already")
+	lockstep(t, 1, "train", "--out", imported, "--resume", "--steps", "2").says("imported", "--init")
+	r := lockstep(t, 0, train(2, "--init", checkpoints(t, imported)[0])...).report()
+	if want := lockstep(t, 0, train(2, "--init", file)...).report(); r.Hash != want.Hash {
+		t.Errorf("training from the import ends at %s, from the export at %s", r.Hash, want.Hash)
+	}
 	lockstep(t, 1, "checkpoint", "import", file, filepath.Join(dir, "wrong"), "--arch", "cifar-resnet20", "--classes", "3").says(file, "cifar-resnet20")
 	lockstep(t, 1, "eval", "--weights", file, "--arch", "cifar-resnet14", "--data", shared.images()).says(file, "cifar-resnet14")
 	lockstep(t, 1, "eval", "--weights", filepath.Join(dir, "none")).says(filepath.Join(dir, "none"))
