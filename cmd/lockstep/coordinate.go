@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/coordinator"
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/internal/gossip"
@@ -118,6 +119,7 @@ func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 	if err != nil {
 		return err
 	}
+	defer p.close() // the process's end would do it too
 	out.begin(p, o)
 	res, err := serveRun(ctx, o, p, c, out)
 	out.end()
@@ -133,28 +135,16 @@ func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 
 // serveRun opens the sockets, runs the server and, with it, the crew.
 func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *progressPrinter) (res server.Result, err error) {
-	log := slog.New(slog.DiscardHandler) // what happens is shown by out
-	if o.verbose {
-		log = newLog(true, "coordinator")
-	}
+	log := newLog(o.verbose, slog.LevelError, "coordinator") // what else happens is shown by out
 	tele, finish, err := openTraces(ctx, o.otlp, &o.sec, "coordinator")
 	if err != nil {
 		return res, err
 	}
 	defer finish()
-	listener, err := listenControl(o)
+	name := p.runName()
+	listener, node, err := meet(o, name, log)
 	if err != nil {
 		return res, err
-	}
-	name := p.runName()
-	rpc, err := advertised(listener.Addr().String(), o.advertise)
-	if err != nil {
-		return res, errors.Join(err, listener.Close())
-	}
-	node, err := gossip.Start(gossip.Config{Name: "coordinator-" + name, Role: gossip.Coordinator, BindAddr: o.listen, AdvertiseAddr: o.advertise,
-		Meta: gossip.Meta{RPC: rpc, Run: name, Version: buildVersion()}, Key: o.sec.gossipKey(), Label: gossipLabel, Log: log})
-	if err != nil {
-		return res, errors.Join(err, listener.Close())
 	}
 	defer node.Close() // its goodbye is a courtesy
 
@@ -171,26 +161,49 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	}
 	stop := context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })
 	defer stop()
-	rctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	if c != nil {
-		broken := func(err error) {
-			if !begun.Load() { // else the coordinator deals with it, and may still be saving the state
-				cancel(err)
-			}
-		}
-		if err := c.start(rctx, p, node.Addr(), broken); err != nil {
-			return res, errors.Join(err, s.Close())
-		}
-		defer func() { c.wait(crewPatience(err)) }()
-	} else {
+	if c == nil {
 		out.event("workers join with: lockstep worker --join " + node.Addr())
+		return s.Run(context.WithoutCancel(ctx))
 	}
-	res, err = s.Run(rctx)
-	if cause := context.Cause(rctx); cause != nil {
+	return runWithCrew(context.WithoutCancel(ctx), s, p, c, node.Addr(), &begun)
+}
+
+// runWithCrew runs the server and the workers that join it.
+func runWithCrew(ctx context.Context, s *server.Server, p *prepared, c crew, join string, begun *atomic.Bool) (res server.Result, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	broken := func(err error) {
+		if !begun.Load() { // else the coordinator deals with it, and may still be saving the state
+			cancel(err)
+		}
+	}
+	if err := c.start(ctx, p, join, broken); err != nil {
+		return res, errors.Join(err, s.Close())
+	}
+	defer func() { c.wait(crewPatience(err)) }()
+	res, err = s.Run(ctx)
+	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	return res, err
+}
+
+// meet opens what workers find the coordinator by: the control service's listener, and the gossip that tells its address.
+func meet(o *runOptions, name string, log *slog.Logger) (net.Listener, *gossip.Node, error) {
+	listener, err := listenControl(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	rpc, err := advertised(listener.Addr().String(), o.advertise)
+	if err != nil {
+		return nil, nil, errors.Join(err, listener.Close())
+	}
+	node, err := gossip.Start(gossip.Config{Name: "coordinator-" + name, Role: gossip.Coordinator, BindAddr: o.listen, AdvertiseAddr: o.advertise,
+		Meta: gossip.Meta{RPC: rpc, Run: name, Version: buildVersion()}, Key: o.sec.gossipKey(), Label: gossipLabel, Log: log})
+	if err != nil {
+		return nil, nil, errors.Join(err, listener.Close())
+	}
+	return listener, node, nil
 }
 
 func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listener, node *gossip.Node, tele *telemetry.Telemetry, log *slog.Logger) server.Config {
@@ -200,7 +213,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	m.GlobalBatch, m.Replicas, m.MinWorkers = p.settings.batch, p.settings.replicas(), o.workers
 	m.CheckpointEvery, m.Resumed, m.Schedule = p.settings.checkpointEvery, p.resumed, p.schedule
 	if m.Resumed == "" {
-		m.Resumed = filepath.Join(checkpointDir(o.out), "step-000000000000.ckpt")
+		m.Resumed = filepath.Join(checkpointDir(o.out), checkpoint.FileName(0))
 	}
 	m.Evaluate = p.hasTest
 	m.EvalEvery, _ = coordinator.ParseSpan(p.settings.evalEvery) // validated before
@@ -273,9 +286,8 @@ func advertised(bound, host string) (string, error) {
 	return bound, nil
 }
 
-// newLog writes to standard error: warnings, or everything with --verbose.
-func newLog(verbose bool, process string) *slog.Logger {
-	level := slog.LevelWarn
+// newLog writes to standard error: from a level on, or everything with --verbose.
+func newLog(verbose bool, level slog.Level, process string) *slog.Logger {
 	if verbose {
 		level = slog.LevelDebug
 	}

@@ -143,7 +143,6 @@ func TestResumeRefused(t *testing.T) {
 		args []string
 		says []string
 	}{
-		{train(8, "--out", out), []string{out, "a run of 4 steps", "--resume"}},
 		{train(8, "--out", out, "--resume", "--lr", "0.05"), []string{"--lr 0.1", "0.05", "--init"}},
 		{train(8, "--out", out, "--resume", "--seed", "2", "--wire", "16"), []string{"--seed 1", "--wire 32"}},
 		{train(8, "--out", out, "--resume", "--data", other), []string{other, "fingerprint"}},

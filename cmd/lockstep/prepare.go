@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +20,7 @@ import (
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
+	"github.com/lockstep-ml/lockstep/internal/vfs"
 	"github.com/lockstep-ml/lockstep/shard"
 )
 
@@ -41,7 +44,9 @@ type prepared struct {
 	initial  *snapshot.Snapshot
 	store    *runStore
 	resumed  string // the checkpoint's path; empty for a fresh run
-	warnings []string
+	occupied bool   // the output folder holds an earlier run
+	lock     io.Closer
+	notes    []string // for people, before training begins
 }
 
 // prepare reads settings, data and checkpoints, and makes the state that training starts from.
@@ -63,7 +68,13 @@ func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
 	if err := p.plan(resume); err != nil {
 		return nil, err
 	}
-	return p, p.start(ctx, resume)
+	if err := p.claim(o); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	if err := p.start(ctx, resume); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
 }
 
 // applySampleRecipe fills in what the user left open for the built-in sample.
@@ -99,10 +110,8 @@ func (p *prepared) openOut(ctx context.Context, o *runOptions) (*checkpoint.Chec
 		return nil, err
 	}
 	if !o.resuming() {
-		if len(entries) > 0 {
-			return nil, fmt.Errorf("%s holds a run of %d steps already: add --resume to go on with it, or choose another --out", o.out, entries[0].Step)
-		}
-		return nil, p.openStore(o)
+		p.occupied = len(entries) > 0
+		return nil, nil
 	}
 	var c *checkpoint.Checkpoint
 	if o.resumeFrom != "" {
@@ -115,7 +124,41 @@ func (p *prepared) openOut(ctx context.Context, o *runOptions) (*checkpoint.Chec
 	if err != nil {
 		return nil, fmt.Errorf("cannot resume: %w", err)
 	}
-	return c, errors.Join(p.adopt(c), p.openStore(o))
+	return c, p.adopt(c)
+}
+
+// claim makes the output folder this run's own, so that no other writes there meanwhile. What an earlier run left stays, under another name.
+func (p *prepared) claim(o *runOptions) (err error) {
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return err
+	}
+	if p.lock, err = vfs.Lock(filepath.Join(o.out, "lock")); err != nil {
+		return fmt.Errorf("a run is writing to %s: wait for its end, or choose another --out: %w", o.out, err)
+	}
+	if p.occupied {
+		dir, aside := checkpointDir(o.out), ""
+		for k := 1; aside == ""; k++ {
+			name := fmt.Sprintf("%s.%d", dir, k)
+			if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
+				aside = name
+			} else if err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(dir, aside); err != nil {
+			return fmt.Errorf("setting the run before this one aside: %w", err)
+		}
+		p.notes = append(p.notes, fmt.Sprintf("%s held a run already: its checkpoints are now in %s (--resume goes on with a run)", o.out, aside))
+	}
+	return p.openStore(o)
+}
+
+// close gives the output folder free.
+func (p *prepared) close() error {
+	if p.lock == nil {
+		return nil
+	}
+	return p.lock.Close()
 }
 
 func stepOf(c *checkpoint.Checkpoint) uint64 {
@@ -182,7 +225,7 @@ func (p *prepared) openStore(o *runOptions) error {
 		return err
 	}
 	for _, f := range store.Cleaned() {
-		p.warnings = append(p.warnings, "removed a half-written checkpoint: "+f)
+		p.notes = append(p.notes, "removed a half-written checkpoint: "+f)
 	}
 	p.store = &runStore{store: store}
 	return nil

@@ -42,8 +42,8 @@ func (p *progressPrinter) begin(r *prepared, o *runOptions) {
 	if r.resumed != "" {
 		p.event(fmt.Sprintf("resuming after step %d from %s", r.initial.Step, r.resumed))
 	}
-	for _, w := range r.warnings {
-		p.event("warning: " + w)
+	for _, n := range r.notes {
+		p.event("note: " + n)
 	}
 }
 
