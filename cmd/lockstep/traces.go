@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 
 	"go.opentelemetry.io/otel"
 
@@ -14,7 +15,7 @@ func openTraces(ctx context.Context, endpoint string, sec *network, process stri
 	if err != nil {
 		return nil, nil, err
 	}
-	log := newLog(false, process)
+	log := newLog(false, slog.LevelWarn, process)
 	lost := func(err error) { log.Warn("traces are lost: is a collector at --otlp?", "otlp", endpoint, "err", err) }
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(lost))
 	return t, func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -91,7 +92,7 @@ func work(ctx context.Context, o *workerOptions) error {
 		}
 		o.name = host + "-" + strconv.Itoa(os.Getpid())
 	}
-	log := newLog(o.verbose, o.name)
+	log := newLog(o.verbose, slog.LevelWarn, o.name)
 	tele, finish, err := openTraces(ctx, o.otlp, &o.sec, "worker "+o.name)
 	if err != nil {
 		return err
@@ -139,7 +140,7 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, advertise: o.advertise, log: newLog(o.verbose, o.name)}
+	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, advertise: o.advertise, log: newLog(o.verbose, slog.LevelWarn, o.name)}
 	if _, given := o.settings.given()["data"]; given {
 		j.data = o.settings.data
 	}
@@ -158,7 +159,7 @@ func (o *workerOptions) find(ctx context.Context) (*gossip.Node, gossip.Meta, er
 		return nil, gossip.Meta{}, fmt.Errorf("--listen %q: %w", o.listen, err)
 	}
 	cfg := gossip.Config{Name: o.name, Role: gossip.Worker, BindAddr: net.JoinHostPort(host, "0"), AdvertiseAddr: o.advertise,
-		Meta: gossip.Meta{Version: buildVersion()}, Key: o.sec.gossipKey(), Join: o.join, Label: gossipLabel, Log: newLog(o.verbose, o.name)}
+		Meta: gossip.Meta{Version: buildVersion()}, Key: o.sec.gossipKey(), Join: o.join, Label: gossipLabel, Log: newLog(o.verbose, slog.LevelWarn, o.name)}
 	retry := time.NewTicker(500 * time.Millisecond)
 	defer retry.Stop()
 	for {
