@@ -209,7 +209,7 @@ func (p *prepared) adopt(c *checkpoint.Checkpoint) error {
 			errs = append(errs, s.flags.Set(name, v))
 			continue
 		}
-		if had := text(s.flags.Lookup(name)); had != v {
+		if had := s.flags.Lookup(name).Value.String(); had != v {
 			errs = append(errs, fmt.Errorf("the run was started with --%s %s, not %s: leave it out, or start another run with --init", name, had, v))
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -25,7 +26,7 @@ type settings struct {
 	flags *pflag.FlagSet
 
 	arch, data, augment, precision string
-	mean, std                      []float64
+	mean, std                      numbers
 	classes, resolution            int
 	seed                           uint64
 	batch, replicaBatch, wire      int
@@ -63,8 +64,8 @@ func newSettings() *settings {
 	f.IntVar(&s.classes, "classes", 0, "classes of the network; 0: those of the data set")
 	f.IntVar(&s.resolution, "resolution", 0, "side of the training images; 0: what the network is made for")
 	f.StringVar(&s.augment, "augment", "", "augmentation: cifar (pad 4, crop, flip), scale (the paper's for ImageNet) or resized-crop (torchvision's); empty: by the network")
-	f.Float64SliceVar(&s.mean, "mean", nil, "mean of the images' channels r,g,b in 0..1; empty: CIFAR-10's or ImageNet's, by the network")
-	f.Float64SliceVar(&s.std, "std", nil, "standard deviation of the images' channels r,g,b; empty: by the network")
+	f.Var(&s.mean, "mean", "mean of the images' channels r,g,b in 0..1; empty: CIFAR-10's or ImageNet's, by the network")
+	f.Var(&s.std, "std", "standard deviation of the images' channels r,g,b; empty: by the network")
 	f.StringVar(&s.evalEvery, "eval-every", "1e", "distance between evaluations: steps, 1e for epochs, 5% of the run; 0: only at the end")
 	f.Uint64Var(&s.checkpointEvery, "checkpoint-every", 500, "steps between checkpoints; 0: only at the end")
 	f.BoolVar(&s.skipDamaged, "skip-damaged", false, "replace images that cannot be decoded by the next good one, and count them")
@@ -79,7 +80,7 @@ const (
 // values gives every setting as text.
 func (s *settings) values() map[string]string {
 	out := map[string]string{}
-	s.flags.VisitAll(func(f *pflag.Flag) { out[f.Name] = text(f) })
+	s.flags.VisitAll(func(f *pflag.Flag) { out[f.Name] = f.Value.String() })
 	return out
 }
 
@@ -88,18 +89,40 @@ func (s *settings) given() map[string]string {
 	out := map[string]string{}
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		if f.Changed { // not Visit: a command's own set parses the flags, and only they know of it
-			out[f.Name] = text(f)
+			out[f.Name] = f.Value.String()
 		}
 	})
 	return out
 }
 
-// text is a flag's value in a form that Set takes back.
-func text(f *pflag.Flag) string {
-	if v, ok := f.Value.(pflag.SliceValue); ok {
-		return strings.Join(v.GetSlice(), ",")
+// numbers is a flag's value of numbers with commas between them. pflag's own writes them with six decimals, which would make
+// other bits of a mean that was given with more.
+type numbers []float64
+
+func (n *numbers) Type() string { return "float64Slice" }
+
+func (n *numbers) String() string {
+	out := make([]string, len(*n))
+	for i, v := range *n {
+		out[i] = strconv.FormatFloat(v, 'g', -1, 64)
 	}
-	return f.Value.String()
+	return strings.Join(out, ",")
+}
+
+// Set replaces the numbers; an empty text is none.
+func (n *numbers) Set(text string) error {
+	*n = nil
+	if text == "" {
+		return nil
+	}
+	for _, part := range strings.Split(text, ",") {
+		v, err := strconv.ParseFloat(strings.TrimSpace(part), 64)
+		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("%q is not a number", part)
+		}
+		*n = append(*n, v)
+	}
+	return nil
 }
 
 // settingsFrom reads back what values gave. Unknown names are an error: they come from another version.
@@ -110,9 +133,6 @@ func settingsFrom(values map[string]string) (*settings, error) {
 		f := s.flags.Lookup(name)
 		if f == nil {
 			errs = append(errs, fmt.Errorf("unknown setting %q", name))
-			continue
-		}
-		if _, slice := f.Value.(pflag.SliceValue); slice && v == "" {
 			continue
 		}
 		if err := s.flags.Set(name, v); err != nil {

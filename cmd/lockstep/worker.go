@@ -50,6 +50,9 @@ coordinator; one that is given here must be the same there. Only --data may diff
 			if err := loadSettings(cmd.Flags()); err != nil {
 				return err
 			}
+			if len(o.join) == 0 { // not a required flag to cobra, which would not look into file and environment
+				return errors.New("--join HOST:PORT is needed: where the coordinator or another member listens")
+			}
 			return work(cmd.Context(), o)
 		},
 	}
@@ -69,9 +72,6 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	o.sec.addFlags(f)
 	f.AddFlagSet(o.settings.flags)
 	if err := f.MarkHidden("of-train"); err != nil {
-		panic(err) // the flag is defined above
-	}
-	if err := cmd.MarkFlagRequired("join"); err != nil {
 		panic(err) // the flag is defined above
 	}
 	return cmd
