@@ -20,16 +20,11 @@ type link struct {
 	silence time.Duration
 
 	in   chan *pb.CoordinatorMessage // all but heartbeats; closed when the stream is over
-	out  chan outgoing
-	dead chan struct{} // closed when the stream is over
+	out  chan *pb.WorkerMessage      // nil ends the sending side
+	dead chan struct{}               // closed when the stream is over
 
 	mu  sync.Mutex
 	err error
-}
-
-type outgoing struct {
-	msg  *pb.WorkerMessage
-	sent chan struct{} // closed once handed to the stream; nil if nobody waits
 }
 
 // linkDepth is how many messages may wait on each side. A window sends a report a step and the coordinator
@@ -39,7 +34,7 @@ const linkDepth = 16
 func newLink(s pb.Control_AttachClient, cancel context.CancelFunc, beat, silence time.Duration) *link {
 	return &link{
 		stream: s, cancel: cancel, beat: beat, silence: silence,
-		in: make(chan *pb.CoordinatorMessage, linkDepth), out: make(chan outgoing, linkDepth), dead: make(chan struct{}),
+		in: make(chan *pb.CoordinatorMessage, linkDepth), out: make(chan *pb.WorkerMessage, linkDepth), dead: make(chan struct{}),
 	}
 }
 
@@ -79,21 +74,24 @@ func (l *link) sendLoop(ctx context.Context) {
 	tick := time.NewTicker(l.beat)
 	defer tick.Stop()
 	for {
-		var o outgoing
+		var msg *pb.WorkerMessage
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.dead:
 			return
-		case o = <-l.out:
+		case msg = <-l.out:
 		case <-tick.C:
-			o.msg = &pb.WorkerMessage{Body: &pb.WorkerMessage_Heartbeat{Heartbeat: &pb.Heartbeat{}}}
+			msg = &pb.WorkerMessage{Body: &pb.WorkerMessage_Heartbeat{Heartbeat: &pb.Heartbeat{}}}
 		}
-		if err := l.stream.Send(o.msg); err != nil && !errors.Is(err, io.EOF) { // EOF: the reason comes with Recv
+		if msg == nil {
+			if err := l.stream.CloseSend(); err != nil {
+				l.fail(err)
+			}
+			return
+		}
+		if err := l.stream.Send(msg); err != nil && !errors.Is(err, io.EOF) { // EOF: the reason comes with Recv
 			l.fail(err)
-		}
-		if o.sent != nil {
-			close(o.sent)
 		}
 	}
 }
@@ -136,27 +134,26 @@ func (l *link) failure() error {
 // send queues a message; it blocks while the queue is full and fails when the stream is over.
 func (l *link) send(m *pb.WorkerMessage) error {
 	select {
-	case l.out <- outgoing{msg: m}:
+	case l.out <- m:
 		return nil
 	case <-l.dead:
 		return l.failure()
 	}
 }
 
-// flush waits until everything queued was handed to the stream, a second at most.
-func (l *link) flush() {
-	mark := outgoing{msg: &pb.WorkerMessage{Body: &pb.WorkerMessage_Heartbeat{Heartbeat: &pb.Heartbeat{}}}, sent: make(chan struct{})}
+// hangUp sends what is queued, and waits until the coordinator has heard it and ends the stream, a second at most: a stream that is
+// cancelled drops what was not on its way yet.
+func (l *link) hangUp() {
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()
 	select {
-	case l.out <- mark:
+	case l.out <- nil:
 	case <-l.dead:
 		return
 	case <-timer.C:
 		return
 	}
 	select {
-	case <-mark.sent:
 	case <-l.dead:
 	case <-timer.C:
 	}

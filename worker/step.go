@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -73,6 +74,12 @@ func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []i
 	res.compute = computed.Sub(res.start) - res.dataWait
 	ringErr := group.Wait()
 	res.ringWait = time.Since(computed)
+	if ringErr != nil && trainErr == nil {
+		// A neighbour that has heard of a bad value gives the ring up, and its host may learn of that before the verdict on the value itself.
+		if bad := t.findNonFinite(step, replicas); bad != nil {
+			return res, bad
+		}
+	}
 	if ringErr != nil {
 		return res, t.explain(step, ringErr)
 	}
@@ -199,6 +206,28 @@ func (e *NonFiniteError) Error() string {
 	return fmt.Sprintf("step %d: %s on replica %d is NaN or infinite; a lower --lr or a --warmup usually helps", e.Step, e.Where, e.Replica)
 }
 
+// findNonFinite looks through the hosted replicas' gradients, in the order of the buckets, and then through their statistics.
+func (t *trainer) findNonFinite(step uint64, replicas []int) error {
+	for b, s := range t.spans {
+		for i, replica := range replicas {
+			if at := firstNonFinite(t.grads[i].Values[s.lo:s.hi]); at >= 0 {
+				return &NonFiniteError{Step: step, Replica: replica, Where: t.valueName(b, at)}
+			}
+		}
+	}
+	for i, replica := range replicas {
+		if at := firstNonFinite(t.stats[i]); at >= 0 {
+			return &NonFiniteError{Step: step, Replica: replica, Where: t.valueName(len(t.spans), at)}
+		}
+	}
+	return nil
+}
+
+// firstNonFinite is the index of the first NaN or infinity, -1 without any.
+func firstNonFinite(v []float32) int {
+	return slices.IndexFunc(v, func(x float32) bool { return x-x != 0 })
+}
+
 // explain turns a ring's error into one with the parameter's name.
 func (t *trainer) explain(step uint64, err error) error {
 	var nf NonFinite
@@ -211,14 +240,17 @@ func (t *trainer) explain(step uint64, err error) error {
 	if !local || !errors.As(err, &at) {
 		return out
 	}
-	out.Replica = replica
-	if at.bucket == len(t.spans) {
-		out.Where = t.statisticName(index)
-		return out
-	}
-	p, i := t.job.Network.ParamAt(t.spans[at.bucket].lo + index)
-	out.Where = fmt.Sprintf("the gradient of %s[%d]", p.Name, i)
+	out.Replica, out.Where = replica, t.valueName(at.bucket, index)
 	return out
+}
+
+// valueName names a value of a bucket.
+func (t *trainer) valueName(bucket, index int) string {
+	if bucket == len(t.spans) {
+		return t.statisticName(index)
+	}
+	p, i := t.job.Network.ParamAt(t.spans[bucket].lo + index)
+	return fmt.Sprintf("the gradient of %s[%d]", p.Name, i)
 }
 
 func (t *trainer) statisticName(i int) string {

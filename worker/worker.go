@@ -201,7 +201,7 @@ func (w *Worker) leave(reason string) {
 		w.log.Debug("leaving", "err", err)
 		return
 	}
-	w.link.flush()
+	w.link.hangUp()
 }
 
 // serve does what the coordinator says until it says stop.
