@@ -5,10 +5,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -193,10 +196,29 @@ func follow(t *testing.T, ctx context.Context, data Data, change func(*Config), 
 	return runErr
 }
 
+// slowTracer makes the end of a step take its time.
+type slowTracer struct{ noop.Tracer }
+
+func (slowTracer) Start(ctx context.Context, name string, _ ...trace.SpanStartOption) (context.Context, trace.Span) {
+	return ctx, slowSpan{name: name}
+}
+
+type slowSpan struct {
+	noop.Span
+	name string
+}
+
+func (s slowSpan) End(...trace.SpanEndOption) {
+	for range 20_000 * strings.Count(s.name, "worker step") {
+		runtime.Gosched()
+	}
+}
+
 // What follows a window's last report comes at once, and finds the worker ready for it: the next plan, or a wish for the state.
 func TestNextPlanAtOnce(t *testing.T) {
 	const windows = 60
-	err := follow(t, t.Context(), testData{poisonReplica: -1}, nil, func(s *script, stream pb.Control_AttachServer) error {
+	slow := func(c *Config) { c.Tracer = slowTracer{} }
+	err := follow(t, t.Context(), testData{poisonReplica: -1}, slow, func(s *script, stream pb.Control_AttachServer) error {
 		for i := range uint64(windows) {
 			evaluate := i%2 == 1
 			if err := stream.Send(planOf(i+1, i, i+1, evaluate)); err != nil {
