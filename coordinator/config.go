@@ -53,7 +53,7 @@ type Config struct {
 	DeadAfter time.Duration
 	// SuspectAfter replaces DeadAfter for a worker that the gossip holds for dead.
 	SuspectAfter time.Duration
-	// PauseTimeout bounds the wait for the survivors to come out of the step in flight.
+	// PauseTimeout bounds the wait for the survivors to come out of the step in flight, where twice the slowest step is not longer.
 	PauseTimeout time.Duration
 	// SaveTimeout bounds one survivor's sending of its state; the caller adds what a large state needs.
 	SaveTimeout time.Duration

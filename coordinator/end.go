@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // endKind says why a run ends.
@@ -152,12 +153,13 @@ func (m *Machine) checkPausing() {
 	if m.ending.kind == endNonFinite && !m.ending.detail && waited < m.cfg.CollectNonFinite && m.survivors() > m.answered() {
 		return
 	}
-	if m.survivors() > m.answered() && waited < m.cfg.PauseTimeout {
+	limit := m.pauseLimit()
+	if m.survivors() > m.answered() && waited < limit {
 		return
 	}
 	for _, w := range m.members {
 		if w.alive() && w.aborted == nil {
-			w.lost = fmt.Sprintf("it did not come out of the step within %v", m.cfg.PauseTimeout)
+			w.lost = fmt.Sprintf("it did not come out of the step within %v", limit)
 			if e := (ending{kind: endLost, worker: w.name, how: w.lost, surety: noAnswer}); e.outweighs(m.ending) {
 				m.ending = e
 			}
@@ -165,6 +167,10 @@ func (m *Machine) checkPausing() {
 	}
 	m.beginSaving()
 }
+
+// pauseLimit is how long survivors may take to come out of the step. A replica's pass cannot be interrupted, and on a deep network
+// it is longer than any fixed limit that suits a small one; a worker that dies meanwhile is noticed by its heartbeats.
+func (m *Machine) pauseLimit() time.Duration { return max(m.cfg.PauseTimeout, 2*m.slowest) }
 
 func (m *Machine) survivors() int {
 	n := 0

@@ -59,6 +59,7 @@ type Machine struct {
 	members []*member     // sorted by name: also the ring's order
 	plan    Plan          // the newest; Sequence 0 before the first
 	moved   time.Duration // when progress was last reported
+	slowest time.Duration // of all steps reported
 
 	meter   meter
 	spans   []StepDone // steps that some worker has yet to report, in order

@@ -92,6 +92,7 @@ func (m *Machine) onStepReport(w *member, r StepReport) {
 		return
 	}
 	w.steps, m.moved = r.Step, m.now
+	m.slowest = max(m.slowest, r.End.Sub(r.Start))
 	if r.Step == m.plan.UntilStep {
 		w.hash = r.StateHash
 	}

@@ -152,8 +152,15 @@ func (p *player) line(line string) []Action {
 func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event {
 	switch cmd {
 	case "step":
-		start := time.Unix(0, 0).Add(time.Duration(step-1) * time.Second)
-		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(time.Second), StateHash: kv["hash"]}
+		took := time.Second
+		if kv["took"] != "" {
+			var err error
+			if took, err = time.ParseDuration(kv["took"]); err != nil {
+				p.t.Fatal(err)
+			}
+		}
+		start := time.Unix(0, 0).Add(time.Duration(step-1) * took)
+		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(took), StateHash: kv["hash"]}
 	case "eval":
 		return EvalReport{Worker: arg, Step: step, Images: p.number(kv["images"]), Correct1: p.number(kv["right"]), LossSum: int64(p.number(kv["images"])) << 31}
 	case "aborted":
