@@ -250,7 +250,7 @@ func (l *link) sayGoodbye() {
 	if cause == nil {
 		return
 	}
-	// A neighbour that cannot be told finds out by the broken stream.
+	// A neighbour that cannot be told finds out by the broken stream, so neither error matters.
 	_ = l.stream.SendMsg(&frame{abort: true, reason: cause.Error()})
 	_ = l.stream.CloseSend()
 }
