@@ -47,28 +47,26 @@ func (m *gemm) run(k *kernels, a *convArgs, src, out unsafe.Pointer, w []float32
 // and every s-th column from b: within a plane all taps read neighbouring pixels. Backward, the gradient of each
 // plane is a convolution of dy with the taps that reach the plane, written to every s-th pixel.
 type convUnit struct {
-	param            core.Param
-	k, s, p          int
-	in, y            *tensor
-	src              *tensor // what the taps read: in, or the planes of it
-	planes           []int   // which planes are kept, as a*s + b; nil without stride
-	planeBytes       int
-	fwd              gemm
-	bwd              []gemm
-	wFwd, wBwd       []float32
-	stats            *normUnit // whose statistics the forward pass gathers
-	dx, dy           *tensor   // gradients; dx nil where none is wanted
-	addDX            bool
-	partial          *buffer // [group][in block][out block][k*k][16 in][16 out]
-	groups           []span
-	imagesOne        int // images of one kernel call
-	rowsOne          int // rows of one kernel call
-	xBase            int
-	inCB, outCB, kk  int
-	inLanes          int
-	blockWeights     int // weights of one group's partial sums
-	xTaps            []int
-	readyLo, readyHi int
+	param           core.Param
+	k, s, p         int
+	in, y           *tensor
+	src             *tensor // what the taps read: in, or the planes of it
+	planes          []int   // which planes are kept, as a*s + b; nil without stride
+	planeBytes      int
+	fwd             gemm
+	bwd             []gemm
+	wFwd, wBwd      []float32
+	stats           *normUnit // whose statistics the forward pass gathers
+	dx, dy          *tensor   // gradients; dx nil where none is wanted
+	addDX           bool
+	partial         *buffer // [group][in block][out block][k*k][16 in][16 out]
+	groups          []span
+	imagesOne       int // images of one kernel call
+	rowsOne         int // rows of one kernel call
+	inCB, outCB, kk int
+	inLanes         int
+	blockWeights    int // weights of one group's partial sums
+	xTaps           []int
 }
 
 // maxChain bounds the pixels that one kernel call sums into one weight's gradient: rounding errors grow with it,

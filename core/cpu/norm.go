@@ -17,7 +17,6 @@ type normUnit struct {
 	y, out, short *tensor // short is nil without a shortcut
 	relu          bool
 	dy, dOut      *tensor
-	addDY         bool
 
 	coefs   []float32 // [block][coefVectors][16]
 	gamma   []float32 // padded with zeros to whole blocks, as beta

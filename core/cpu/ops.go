@@ -260,11 +260,10 @@ func (u *padUnit) backward(_ *Engine, image, _ int) {
 
 // linearUnit is the fully connected layer: a convolution over one image whose pixels are the batch's images.
 type linearUnit struct {
-	conv             *convUnit
-	bias             core.Param
-	in, dIn          *tensor // [image][block][1][1]
-	addDX            bool
-	readyLo, readyHi int
+	conv    *convUnit
+	bias    core.Param
+	in, dIn *tensor // [image][block][1][1]
+	addDX   bool
 }
 
 // pack gathers the images' features into one row of pixels.
