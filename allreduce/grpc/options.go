@@ -55,10 +55,10 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults []error
 	if c.Run == "" || len(c.Run) > maxRunName {
-		faults = append(faults, fmt.Errorf("the run's name has %d bytes, must have 1..%d", len(c.Run), maxRunName))
+		faults = append(faults, fmt.Errorf("config.Run has %d bytes, must have 1..%d", len(c.Run), maxRunName))
 	}
 	if c.Credentials == nil {
-		faults = append(faults, errors.New("credentials are missing: pass TLS credentials, or insecure.NewCredentials() where clear text is meant"))
+		faults = append(faults, errors.New("config.Credentials are missing: pass TLS credentials, or insecure.NewCredentials() where clear text is meant"))
 	}
 	if c.InboxBytes < 0 {
 		faults = append(faults, fmt.Errorf("InboxBytes is %d, must be 0 or more", c.InboxBytes))
