@@ -27,6 +27,20 @@ var genericKernels = &kernels{
 // float64; the sum is rounded to odd there, so that rounding it again to float32 is as if it had been exact
 // (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
 func fma32(x, y, z float32) float32 {
+	s := float64(x)*float64(y) + float64(z)
+	// The second rounding can go wrong only where the first landed on the middle between two float32, or where those
+	// lie closer than usual, below the smallest normal one.
+	b := math.Float64bits(s)
+	if b&(1<<29-1) != 1<<28 && (b<<1 >= smallestNormal<<1 || b<<1 == 0) {
+		return float32(s)
+	}
+	return fmaToOdd(x, y, z)
+}
+
+// smallestNormal is 2^-126, the smallest normal float32, as a float64's bits.
+const smallestNormal = (1023 - 126) << 52
+
+func fmaToOdd(x, y, z float32) float32 {
 	p, c := float64(x)*float64(y), float64(z)
 	s := p + c
 	b := s - p
