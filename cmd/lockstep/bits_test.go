@@ -73,7 +73,7 @@ func TestSeparateProcesses(t *testing.T) {
 	c, join := beginCoordinator(t, 4, "--workers", "3")
 	var workers []*process
 	for i := range 3 {
-		workers = append(workers, beginWorker(t, join, "node"+strconv.Itoa(i)))
+		workers = append(workers, beginWorker(t, join, "node"+strconv.Itoa(i), "--gossip", "127.0.0.1:0"))
 	}
 	if got, want := c.wait(0).report().Hash, uninterrupted(t, 4); got != want {
 		t.Errorf("hash %s, one process alone %s", got, want)

@@ -58,6 +58,7 @@ func TestOffLoopback(t *testing.T) {
 	lockstep(t, 1, append([]string{"coordinator", "--listen", "127.0.0.1:0", "--control", ":0"}, small(4)...)...).says(advice...)
 	lockstep(t, 1, "worker", "--join", "192.0.2.1:7946").says(append(advice, "192.0.2.1:7946")...)
 	lockstep(t, 1, "worker", "--join", "127.0.0.1:7946", "--listen", "0.0.0.0").says(append(advice, "0.0.0.0")...)
+	lockstep(t, 1, "worker", "--join", "127.0.0.1:7946", "--gossip", "0.0.0.0:7947").says(append(advice, "0.0.0.0:7947")...)
 	lockstep(t, 1, train(4, "--otlp", "192.0.2.1:4317")...).says(append(advice, "192.0.2.1:4317")...)
 
 	c := begin(t, nil, append([]string{"coordinator", "--json", "--listen", "0.0.0.0:0", "--insecure", "--advertise", "127.0.0.1", "--workers", "1"}, small(4)...)...)

@@ -26,6 +26,7 @@ type workerOptions struct {
 	join      []string
 	name      string
 	listen    string
+	gossip    string
 	advertise string
 	threads   int
 	decoders  int
@@ -61,6 +62,7 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	f.StringSliceVar(&o.join, "join", nil, "HOST:PORT of the coordinator or another member; several may be given")
 	f.StringVar(&o.name, "name", "", "name of this worker, unique in the run; empty: host and process")
 	f.StringVar(&o.listen, "listen", "127.0.0.1", "host or HOST:PORT where ring neighbours connect")
+	f.StringVar(&o.gossip, "gossip", "", "HOST:PORT for gossip (TCP and UDP); empty: any free port on --listen's host")
 	f.StringVar(&o.advertise, "advertise", "", "host under which others reach this machine; empty: --listen's")
 	f.IntVar(&o.threads, "threads", 0, "cores for the engine; 0: all")
 	f.IntVar(&o.decoders, "decoders", 0, "goroutines that decode and augment; 0: by the number of cores")
@@ -82,7 +84,14 @@ func work(ctx context.Context, o *workerOptions) error {
 	if _, _, e := net.SplitHostPort(o.listen); e != nil {
 		o.listen = net.JoinHostPort(o.listen, "0")
 	}
-	if err := o.sec.open(append([]string{o.listen, o.otlp}, o.join...)...); err != nil {
+	if o.gossip == "" {
+		host, _, err := net.SplitHostPort(o.listen)
+		if err != nil {
+			return fmt.Errorf("--listen %q: %w", o.listen, err)
+		}
+		o.gossip = net.JoinHostPort(host, "0")
+	}
+	if err := o.sec.open(append([]string{o.listen, o.gossip, o.otlp}, o.join...)...); err != nil {
 		return err
 	}
 	if o.name == "" {
@@ -154,11 +163,7 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 func (o *workerOptions) find(ctx context.Context) (*gossip.Node, gossip.Meta, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.wait, fmt.Errorf("gave up after %v", o.wait))
 	defer cancel()
-	host, _, err := net.SplitHostPort(o.listen)
-	if err != nil {
-		return nil, gossip.Meta{}, fmt.Errorf("--listen %q: %w", o.listen, err)
-	}
-	cfg := gossip.Config{Name: o.name, Role: gossip.Worker, BindAddr: net.JoinHostPort(host, "0"), AdvertiseAddr: o.advertise,
+	cfg := gossip.Config{Name: o.name, Role: gossip.Worker, BindAddr: o.gossip, AdvertiseAddr: o.advertise,
 		Meta: gossip.Meta{Version: buildVersion()}, Key: o.sec.gossipKey(), Join: o.join, Label: gossipLabel, Log: newLog(o.verbose, slog.LevelWarn, o.name)}
 	retry := time.NewTicker(500 * time.Millisecond)
 	defer retry.Stop()
