@@ -116,22 +116,24 @@ func (p *pool) help(i int) {
 	}
 }
 
-// await returns the next epoch after seen.
+// await returns the next epoch after seen. A wake is no proof of one: a caller that was held up between announcing a job and
+// looking for parked helpers finds one that has done the job and parked again. It must not count as having done it twice.
 func (p *pool) await(i int, seen uint64) uint64 {
-	for n := range spins {
-		if e := p.epoch.Load(); e != seen {
+	for {
+		for n := range spins {
+			if e := p.epoch.Load(); e != seen {
+				return e
+			}
+			if n%4096 == 4095 {
+				runtime.Gosched()
+			}
+		}
+		p.parked[i].Store(true)
+		if e := p.epoch.Load(); e != seen && p.parked[i].CompareAndSwap(true, false) {
 			return e
 		}
-		if n%4096 == 4095 {
-			runtime.Gosched()
-		}
+		<-p.wake[i]
 	}
-	p.parked[i].Store(true)
-	if e := p.epoch.Load(); e != seen && p.parked[i].CompareAndSwap(true, false) {
-		return e
-	}
-	<-p.wake[i]
-	return p.epoch.Load()
 }
 
 // close ends the helpers and waits for them.
