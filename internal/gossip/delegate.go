@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -38,17 +39,30 @@ func (d *delegate) NotifyAlive(m *memberlist.Node) error { return d.node.admit([
 // NotifyMerge looks at a whole cluster before it becomes one with this.
 func (d *delegate) NotifyMerge(peers []*memberlist.Node) error { return d.node.admit(peers) }
 
-// NotifyMsg hears goodbyes, the only messages of our own.
-func (d *delegate) NotifyMsg(name []byte) {
-	d.node.mu.Lock()
-	defer d.node.mu.Unlock()
-	if _, known := d.node.peers[string(name)]; known {
-		d.node.leaving[string(name)] = true
+// The messages of our own: a word, and the name of who sends it.
+const (
+	goodbye = 'b' // "I leave"
+	heard   = 'h' // "I know that you leave"
+)
+
+// NotifyMsg hears goodbyes and answers them.
+func (d *delegate) NotifyMsg(msg []byte) {
+	if len(msg) < 2 {
+		return
+	}
+	switch name := string(msg[1:]); msg[0] {
+	case goodbye:
+		if at, known := d.node.hearGoodbye(name); known {
+			d.node.tell(at, heard)
+		}
+	case heard:
+		d.node.crossOff(name)
 	}
 }
 
 // NotifyLeave tells a goodbye from a death. memberlist knows the difference but keeps it to itself: the State it hands over here
-// is never set. So whoever leaves says so first, in a message of ours; if that is lost, it counts as dead, which does no harm.
+// is never set. So whoever leaves says so first, in a message of ours, and waits for the answer, since memberlist handles what
+// waits in its queue newest first. One that nobody answered in time counts as dead, which does no harm.
 func (d *delegate) NotifyLeave(m *memberlist.Node) {
 	kind := Dead
 	if d.node.said(m.Name) {
@@ -66,15 +80,77 @@ func (n *Node) said(name string) bool {
 	return bye
 }
 
-// sayGoodbye tells all members, by one packet each.
+// hearGoodbye notes that a peer leaves and says where to answer; a stranger's goodbye means nothing.
+func (n *Node) hearGoodbye(name string) (at memberlist.Address, known bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p, known := n.peers[name]
+	if known {
+		n.leaving[name] = true
+	}
+	return p.at, known
+}
+
+// crossOff notes that a peer has heard this node's goodbye.
+func (n *Node) crossOff(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.unheard[name] {
+		delete(n.unheard, name)
+		n.wake()
+	}
+}
+
+// sayGoodbye tells all members, again and again until each has answered or the time is up: packets get lost.
 func (n *Node) sayGoodbye() {
-	for _, m := range n.list.Members() {
-		if m.Name == n.cfg.Name {
-			continue
+	n.mu.Lock()
+	for name := range n.peers {
+		n.unheard[name] = true
+	}
+	n.mu.Unlock()
+	late := time.NewTimer(leaveTimeout)
+	defer late.Stop()
+	again := time.NewTicker(goodbyeEvery)
+	defer again.Stop()
+	for {
+		to, changed := n.notHeard()
+		if len(to) == 0 {
+			return
 		}
-		if err := n.list.SendBestEffort(m, []byte(n.cfg.Name)); err != nil && n.cfg.Log != nil {
-			n.cfg.Log.Debug("gossip: saying goodbye", "to", m.Name, "error", err)
+		for _, at := range to {
+			n.tell(at, goodbye)
 		}
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-late.C:
+			return
+		}
+	}
+}
+
+// notHeard lists the living members that have not answered this node's goodbye, and gives the channel that tells of changes.
+func (n *Node) notHeard() (at []memberlist.Address, changed <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name := range n.unheard {
+		if p, lives := n.peers[name]; lives {
+			at = append(at, p.at)
+		}
+	}
+	return at, n.changed
+}
+
+// tell sends one packet to one member. n.mu must be free: memberlist takes locks of its own, with which it calls back.
+func (n *Node) tell(at memberlist.Address, word byte) {
+	n.mu.Lock()
+	list := n.list
+	n.mu.Unlock()
+	if list == nil { // still starting: memberlist hears others before Create returns
+		return
+	}
+	if err := list.SendToAddress(at, append([]byte{word}, n.cfg.Name...)); err != nil && n.cfg.Log != nil {
+		n.cfg.Log.Debug("gossip: a word of our own", "to", at.Name, "error", err)
 	}
 }
 
@@ -84,6 +160,7 @@ func (n *Node) see(kind Kind, m *memberlist.Node) {
 	if err != nil && n.cfg.Log != nil {
 		n.cfg.Log.Debug("gossip: strange member", "name", m.Name, "error", err)
 	}
+	p.at = m.FullAddress()
 	n.note(kind, m.Name, p)
 }
 

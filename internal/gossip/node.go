@@ -25,6 +25,8 @@ const (
 	tcpTimeout = 3 * time.Second
 	// leaveTimeout bounds the goodbye.
 	leaveTimeout = time.Second
+	// goodbyeEvery is how often the goodbye is said again to those that have not answered.
+	goodbyeEvery = 50 * time.Millisecond
 	// maxMeta is memberlist's bound on what a node says about itself.
 	maxMeta = memberlist.MetaMaxSize
 )
@@ -120,6 +122,7 @@ type Node struct {
 	mu      sync.Mutex
 	peers   map[string]peer
 	leaving map[string]bool // peers that have said goodbye
+	unheard map[string]bool // peers that have not answered this node's goodbye
 	queue   []Event
 	second  string        // a coordinator that was kept out
 	changed chan struct{} // closed and replaced at every change of peers or queue
@@ -129,6 +132,7 @@ type Node struct {
 type peer struct {
 	Role Role `json:"role"`
 	Meta
+	at memberlist.Address
 }
 
 // Start opens the sockets and joins. It blocks until the join has succeeded or failed, a few seconds at most, and does not retry:
@@ -138,15 +142,18 @@ func Start(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	n := &Node{cfg: cfg, events: make(chan Event, 16), quit: make(chan struct{}), peers: make(map[string]peer), leaving: make(map[string]bool), changed: make(chan struct{})}
+	n := &Node{cfg: cfg, events: make(chan Event, 16), quit: make(chan struct{}), peers: make(map[string]peer), leaving: make(map[string]bool), unheard: make(map[string]bool), changed: make(chan struct{})}
 	mc, err := n.memberlistConfig()
 	if err != nil {
 		return nil, err
 	}
-	n.list, err = memberlist.Create(mc)
+	list, err := memberlist.Create(mc)
 	if err != nil {
 		return nil, fmt.Errorf("gossip: cannot listen on %s: %w", cfg.BindAddr, err)
 	}
+	n.mu.Lock()
+	n.list = list
+	n.mu.Unlock()
 	local := n.list.LocalNode()
 	n.addr = net.JoinHostPort(local.Addr.String(), strconv.Itoa(int(local.Port)))
 	n.pump.Add(1)
@@ -166,7 +173,7 @@ func (n *Node) memberlistConfig() (*memberlist.Config, error) {
 	if n.loopback() {
 		mc = memberlist.DefaultLocalConfig()
 	}
-	meta, err := json.Marshal(peer{n.cfg.Role, n.cfg.Meta})
+	meta, err := json.Marshal(peer{Role: n.cfg.Role, Meta: n.cfg.Meta})
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
@@ -380,6 +387,11 @@ func (n *Node) note(kind Kind, name string, p peer) {
 		delete(n.leaving, name)
 	}
 	n.queue = append(n.queue, Event{Kind: kind, Name: name, Role: p.Role})
+	n.wake()
+}
+
+// wake tells all who wait that something has changed; n.mu is held.
+func (n *Node) wake() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
