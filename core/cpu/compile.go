@@ -194,6 +194,7 @@ func (c *compiler) add(list *[]step, s step, uses []*tensor) {
 	for _, t := range uses {
 		if t != nil {
 			c.touch(t.buf)
+			(*list)[len(*list)-1].charge(work{bytes: int64(t.images) * int64(t.image)})
 		}
 	}
 }

@@ -94,6 +94,11 @@ func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
 	return u
 }
 
+// flops counts the operations of one of the three passes over the batch.
+func (u *convUnit) flops() int64 {
+	return 2 * int64(u.y.images*u.y.h*u.y.w) * int64(u.kk*u.in.c*u.y.c)
+}
+
 // split lays out the planes of a strided convolution's input.
 func (u *convUnit) split() {
 	for a := range min(u.s, u.k) {

@@ -56,7 +56,7 @@ func (c *compiler) convForward(u *convUnit, name string, run step) {
 	if u.planes != nil {
 		c.forward(perImage(name+" split", u.inCB, func(item, _ int) { u.splitImage(item/u.inCB, item%u.inCB) }), u.in, u.src)
 	}
-	c.forward(run, u.src, u.y)
+	c.forward(run.costing(u.flops()), u.src, u.y)
 }
 
 // convBackward adds the gradient of a convolution's input, which data computes, and leaves that of its weights for
@@ -64,11 +64,11 @@ func (c *compiler) convForward(u *convUnit, name string, run step) {
 func (c *compiler) convBackward(u *convUnit, name string, data step) {
 	if u.dx != nil {
 		u.planBackward(c.e.kern)
-		c.backward(data, u.dy, u.dx)
+		c.backward(data.costing(u.flops()), u.dy, u.dx)
 	}
 	u.planWeightGradient()
 	c.pending = append(c.pending, func() {
-		c.backward(fixed(name+" weights", len(u.groups)*u.inCB*u.outCB, c.job(u.backwardWeights)), u.src, u.dy)
+		c.backward(fixed(name+" weights", len(u.groups)*u.inCB*u.outCB, c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
 		c.touch(u.partial)
 		c.backward(fixed(name+" combine", u.inCB*u.outCB, c.job(u.combine)))
 		c.touch(u.partial)
@@ -104,7 +104,7 @@ func (c *compiler) lowerNorm(end int, ch *normChain) {
 	}
 	e := c.e
 	c.forward(step{name: nd.Name + " finish", serial: func() { u.finish(e) }, trains: true})
-	c.forward(perImage(nd.Name, u.y.blocks, c.job(u.apply)), u.y, u.out, u.short)
+	c.forward(perImage(nd.Name+" apply", u.y.blocks, c.job(u.apply)), u.y, u.out, u.short)
 	c.undo = append(c.undo, func() { c.normBackward(u, end, from, ch.short, nd.Name) })
 }
 

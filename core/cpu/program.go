@@ -4,6 +4,7 @@ package cpu
 // number of items, or one or more jobs over the batch's images.
 type step struct {
 	name   string
+	work   work // of serial or job
 	serial func()
 	fixed  int // items of job
 	job    func(item, thread int)
@@ -17,8 +18,16 @@ type step struct {
 // part is a job over the batch: item i treats image i / perImage, and reads of the step's other parts only what
 // they wrote for that image.
 type part struct {
+	name     string
+	work     work
 	perImage int
 	job      func(item, thread int)
+}
+
+// work is what a piece of the program costs at the least, for the whole batch.
+type work struct {
+	flops int64 // floating-point operations, two for a multiply-add
+	bytes int64 // activations and gradients read or written, each once
 }
 
 // imagesPerThread is how many images a thread must have for the parts of a step to run image by image. With fewer,
@@ -58,7 +67,23 @@ func (s *step) join(next step) {
 
 // perImage makes a step over images.
 func perImage(name string, items int, job func(item, thread int)) step {
-	return step{name: name, parts: []part{{items, job}}}
+	return step{name: name, parts: []part{{name: name, perImage: items, job: job}}}
+}
+
+// costing says how many floating-point operations a step of one piece takes.
+func (s step) costing(flops int64) step {
+	s.charge(work{flops: flops})
+	return s
+}
+
+// charge adds to the cost of the step's last piece.
+func (s *step) charge(w work) {
+	to := &s.work
+	if len(s.parts) > 0 {
+		to = &s.parts[len(s.parts)-1].work
+	}
+	to.flops += w.flops
+	to.bytes += w.bytes
 }
 
 // fixed makes a step of a fixed number of items.
