@@ -11,33 +11,40 @@ const (
 // The kernels take one pointer to a struct of arguments; the assembly reads the fields by name (go_asm.h).
 // Pointers go into the engine's arena, strides are in bytes, and every pixel is 16 float32.
 
-// convArgs describes one tile of a convolution: rows x cols output pixels of one output block. Every tap adds
-// lanes x 16 weights times the input pixels that start at in + tap.
+// convArgs describes one tile of a convolution: rows x cols output pixels of one output block, or of two. Every tap adds
+// lanes x 16 weights of each block times the input pixels that start at in + tap.
 type convArgs struct {
-	in     unsafe.Pointer // input pixel under the tile's first pixel
-	w      unsafe.Pointer // weights: [ntaps][lanes][16]
-	out    unsafe.Pointer // first output pixel
-	taps   unsafe.Pointer // *int: byte offsets from in
-	ntaps  int
-	lanes  int // input lanes used, 1 to 16
-	inRow  int // from one row of the tile to the next, in the input
-	outPix int // from one output pixel to the next
-	outRow int
-	chunk  int // taps summed in registers before the sum goes to out
-	add    int // 1: add to what out holds; the kernel spoils it
+	in       unsafe.Pointer // input pixel under the tile's first pixel
+	w        unsafe.Pointer // weights: [ntaps][lanes][16]
+	out      unsafe.Pointer // first output pixel
+	taps     unsafe.Pointer // *int: byte offsets from in
+	ntaps    int            // the kernel spoils it
+	lanes    int            // input lanes used, 1 to 16
+	inRow    int            // from one row of the tile to the next, in the input
+	outPix   int            // from one output pixel to the next
+	outRow   int
+	wBlock   int // from the weights of the first output block to those of the second
+	outBlock int // from the first output block's pixel to the second's
+	chunk    int // taps summed in registers before the sum goes to out
+	add      int // 1: add to what out holds; the kernel spoils it
 }
 
-// wgradArgs describes the gradient of one 16x16 block of weights at one tap, summed over pixels of several images.
+// wgradArgs describes the gradient of a block of weights, summed over pixels of several images. What a kernel keeps in registers is told
+// at kernels: one 16x16 block at one tap, or more.
 type wgradArgs struct {
-	x, dy, dw unsafe.Pointer // input pixels, output gradients, [16 in][16 out] result
-	images    int
-	xImage    int // from one image to the next
-	dyImage   int
-	rows      int
-	xRow      int
-	dyRow     int
-	cols      int
-	add       int // 1: add the sum to what dw holds
+	x       unsafe.Pointer // input pixel under the first tap
+	dy, dw  unsafe.Pointer // output gradients, [16 in][16 out] result
+	images  int
+	xImage  int // from one image to the next
+	dyImage int
+	rows    int
+	xRow    int
+	dyRow   int
+	cols    int
+	dyBlock int // from the first output block to the second
+	dwBlock int
+	dwTap   int // from one tap's result to the next
+	add     int // 1: add the sum to what dw holds
 }
 
 // ewArgs describes a pass over rows x cols pixels of one channel block. Which pointers a pass uses is told at kernels.

@@ -9,11 +9,11 @@ import (
 // gemm is one blocked sum of products over taps that yields a grid of output pixels: a convolution's forward pass,
 // or one phase of its backward pass.
 type gemm struct {
-	taps    []int // byte offsets in the source image, relative to the pixel under the first tap
-	window  []int // backward: the weights behind the taps of one block, as kh*k + kw
-	lanes   int   // source lanes a tap
-	tiles   []tile
-	inBase  int // bytes from the source image's start
+	taps    []int     // byte offsets in the source image, relative to the pixel under the first tap
+	window  []int     // backward: the weights behind the taps of one block, as kh*k + kw
+	lanes   int       // source lanes a tap
+	tiles   [3][]tile // by the output blocks of a tile
+	inBase  int       // bytes from the source image's start
 	inRow   int
 	outBase int // bytes from pixel (0, 0) of the output block
 	outPix  int
@@ -22,22 +22,29 @@ type gemm struct {
 	wBlock  int // weights of one output block
 }
 
-// run computes output block b of one image.
-func (m *gemm) run(k *kernels, a *convArgs, src, out unsafe.Pointer, w []float32, b int, add bool) {
+// cover sets the tiles for h x w output pixels.
+func (m *gemm) cover(k *kernels, h, w int) {
+	for blocks := 1; blocks <= k.blocks(); blocks++ {
+		m.tiles[blocks] = k.tiles(h, w, blocks)
+	}
+}
+
+// run computes output blocks b to b + blocks-1 of one image; outBlock is the distance of two blocks in the output.
+func (m *gemm) run(k *kernels, a *convArgs, src, out unsafe.Pointer, w []float32, b, blocks, outBlock int, add bool) {
 	if len(m.taps) == 0 && add {
 		return
 	}
-	a.taps, a.ntaps, a.lanes = unsafe.Pointer(unsafe.SliceData(m.taps)), len(m.taps), m.lanes
+	a.taps, a.lanes = unsafe.Pointer(unsafe.SliceData(m.taps)), m.lanes
 	a.inRow, a.outPix, a.outRow, a.chunk = m.inRow, m.outPix, m.outRow, chunkTaps
-	a.w = unsafe.Pointer(unsafe.SliceData(w[m.weights+b*m.wBlock:]))
-	for _, t := range m.tiles {
-		a.add = 0
+	a.w, a.wBlock, a.outBlock = unsafe.Pointer(unsafe.SliceData(w[m.weights+b*m.wBlock:])), 4*m.wBlock, outBlock
+	for _, t := range m.tiles[blocks] {
+		a.ntaps, a.add = len(m.taps), 0
 		if add {
 			a.add = 1
 		}
 		a.in = unsafe.Add(src, m.inBase+t.y*m.inRow+t.x*pixelBytes)
 		a.out = unsafe.Add(out, m.outBase+t.y*m.outRow+t.x*m.outPix)
-		k.conv(a, t.rows, t.cols)
+		k.conv(a, t.rows, t.cols, blocks)
 	}
 }
 
@@ -59,28 +66,16 @@ type convUnit struct {
 	stats           *normUnit // whose statistics the forward pass gathers
 	dx, dy          *tensor   // gradients; dx nil where none is wanted
 	addDX           bool
-	partial         *buffer // [group][in block][out block][k*k][16 in][16 out]
-	groups          []span
-	imagesOne       int // images of one kernel call
-	rowsOne         int // rows of one kernel call
+	weights         weightGrad
 	inCB, outCB, kk int
 	inLanes         int
-	blockWeights    int // weights of one group's partial sums
 	xTaps           []int
 }
-
-// maxChain bounds the pixels that one kernel call sums into one weight's gradient: rounding errors grow with it,
-// and so does the time in which the scheduler cannot have the core (16 cycles a pixel).
-const maxChain = 512
 
 // chunkTaps is how many taps of 16 products a convolution sums before it adds the sum to those of the taps before.
 // A sum of n products in chunks of m rounds as sqrt(m + n/m), against sqrt(n) in one go: for the 4608 products of
 // ResNet-50's widest 3x3, a fifth. Fewer taps would round no less for the usual widths and cost more stores.
 const chunkTaps = 3
-
-// minGroups is how many independent pieces the gradient of a layer's weights is cut into at least, by blocks of
-// channels and, where these are few, by groups of images. More would cost time to add the pieces up.
-const minGroups = 16
 
 func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
 	u := &convUnit{param: p, k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: in, y: y, src: in}
@@ -131,8 +126,8 @@ func (u *convUnit) planForward(k *kernels) {
 			}
 		}
 	}
-	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, tiles: k.tiles(u.y.h, u.y.w),
-		inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
+	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
+	u.fwd.cover(k, u.y.h, u.y.w)
 	u.wFwd = aligned(u.outCB * u.fwd.wBlock)
 }
 
@@ -167,9 +162,10 @@ func (u *convUnit) planBackward(k *kernels) {
 	at := 0
 	for _, v := range u.phases(u.in.h) {
 		for _, h := range u.phases(u.in.w) {
-			m := gemm{lanes: lanes, tiles: k.tiles(v.count, h.count), inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
+			m := gemm{lanes: lanes, inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
 				inBase:  u.dy.firstPixel + v.from*u.dy.row + h.from*pixelBytes,
 				outBase: v.first*u.dx.row + h.first*pixelBytes, weights: at}
+			m.cover(k, v.count, h.count)
 			for b := range u.outCB {
 				m.window = m.window[:0]
 				for kh := v.tap; kh < u.k; kh += u.s {
@@ -185,21 +181,6 @@ func (u *convUnit) planBackward(k *kernels) {
 		}
 	}
 	u.wBwd = aligned(at + 1)
-}
-
-func (u *convUnit) planWeightGradient() {
-	groups := 1
-	for groups*u.inCB*u.outCB < minGroups && groups < u.in.images {
-		groups *= 2
-	}
-	u.groups = divide(u.in.images, (u.in.images+groups-1)/groups)
-	u.blockWeights = u.inCB * u.outCB * u.kk * blockLen
-	u.partial = &buffer{len: len(u.groups) * u.blockWeights, first: -1}
-	u.imagesOne = max(1, maxChain/(u.y.h*u.y.w))
-	u.rowsOne = u.y.h
-	if u.imagesOne == 1 {
-		u.rowsOne = min(u.y.h, max(1, maxChain/u.y.w))
-	}
 }
 
 // relayForward copies the weights of output block b (and of all input blocks) from the canonical layout, which it
@@ -256,67 +237,36 @@ func (u *convUnit) splitImage(image, block int) {
 	}
 }
 
+// blockRuns is how many items the output blocks of one image make, some of them two at a time.
+func blockRuns(k *kernels, blocks int) int { return (blocks + k.blocks() - 1) / k.blocks() }
+
+// blockRun gives the first block of an item and how many blocks it has.
+func blockRun(k *kernels, i, blocks int) (first, n int) {
+	first = i * k.blocks()
+	return first, min(k.blocks(), blocks-first)
+}
+
 func (u *convUnit) forward(e *Engine, item, thread int) {
-	image, b := item/u.outCB, item%u.outCB
-	u.fwd.run(e.kern, &e.scratch[thread].conv, u.src.start(image, 0), u.y.at(image, b), u.wFwd, b, false)
-	u.y.zeroHalo(image, b)
-	if u.stats != nil && e.training {
-		u.stats.gather(e, image, b, thread)
+	runs := blockRuns(e.kern, u.outCB)
+	image := item / runs
+	first, n := blockRun(e.kern, item%runs, u.outCB)
+	u.fwd.run(e.kern, &e.scratch[thread].conv, u.src.start(image, 0), u.y.at(image, first), u.wFwd, first, n, u.y.block, false)
+	for b := first; b < first+n; b++ {
+		u.y.zeroHalo(image, b)
+		if u.stats != nil && e.training {
+			u.stats.gather(e, image, b, thread)
+		}
 	}
 }
 
 func (u *convUnit) backwardData(e *Engine, item, thread int) {
-	image, b := item/u.inCB, item%u.inCB
-	if !u.addDX {
+	runs := blockRuns(e.kern, u.inCB)
+	image := item / runs
+	first, n := blockRun(e.kern, item%runs, u.inCB)
+	for b := first; b < first+n && !u.addDX; b++ {
 		u.dx.zeroHalo(image, b)
 	}
 	for i := range u.bwd {
-		u.bwd[i].run(e.kern, &e.scratch[thread].conv, u.dy.start(image, 0), u.dx.at(image, b), u.wBwd, b, u.addDX)
-	}
-}
-
-// backwardWeights sums one 16x16 block's gradient, all taps, over one group of images.
-func (u *convUnit) backwardWeights(e *Engine, item, thread int) {
-	blocks := u.inCB * u.outCB
-	g, ib, ob := u.groups[item/blocks], item%blocks/u.outCB, item%u.outCB
-	a := &e.scratch[thread].wgrad
-	*a = wgradArgs{xImage: u.src.image, dyImage: u.dy.image, xRow: u.src.row, dyRow: u.dy.row, cols: u.y.w}
-	dw := unsafe.Pointer(&u.partial.data[item*u.kk*blockLen])
-	for t, off := range u.xTaps[ib*u.kk : (ib+1)*u.kk] {
-		a.dw, a.add = unsafe.Add(dw, 4*t*blockLen), 0
-		for im := g.from; im < g.from+g.n; im += u.imagesOne {
-			a.images = min(u.imagesOne, g.from+g.n-im)
-			for r := 0; r < u.y.h; r += u.rowsOne {
-				a.rows = min(u.rowsOne, u.y.h-r)
-				a.x = unsafe.Add(u.src.start(im, 0), off+r*u.src.row)
-				a.dy = unsafe.Add(u.dy.at(im, ob), r*u.dy.row)
-				e.kern.wgrad(a)
-				a.add = 1
-			}
-		}
-	}
-}
-
-// combine adds the groups' sums in a fixed tree and writes the block's gradient in the canonical layout.
-func (u *convUnit) combine(e *Engine, item, thread int) {
-	n := u.kk * blockLen
-	at := func(g int) []float32 { return u.partial.data[g*u.blockWeights+item*n:][:n] }
-	a := &e.scratch[thread].ew
-	*a = ewArgs{rows: 1, cols: n / lanes}
-	for step := 1; step < len(u.groups); step *= 2 {
-		for g := 0; g+step < len(u.groups); g += 2 * step {
-			a.out, a.a = unsafe.Pointer(&at(g)[0]), unsafe.Pointer(&at(g + step)[0])
-			e.kern.accumulate(a)
-		}
-	}
-	ib, ob := item/u.outCB, item%u.outCB
-	sum, out := at(0), e.grads.Values[u.param.Offset:u.param.Offset+u.param.Len]
-	for ol := range min(lanes, u.y.c-ob*lanes) {
-		for il := range min(lanes, u.in.c-ib*lanes) {
-			o := out[((ob*lanes+ol)*u.in.c+ib*lanes+il)*u.kk:][:u.kk]
-			for t := range o {
-				o[t] = sum[t*blockLen+il*lanes+ol]
-			}
-		}
+		u.bwd[i].run(e.kern, &e.scratch[thread].conv, u.dy.start(image, 0), u.dx.at(image, first), u.wBwd, first, n, u.dx.block, u.addDX)
 	}
 }

@@ -3,21 +3,22 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// func conv1x1_avx2(a *convArgs)
-TEXT ·conv1x1_avx2(SB), NOSPLIT, $0-8
+// func conv1x1x1_avx2(a *convArgs)
+TEXT ·conv1x1x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -44,35 +45,40 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Y0, Y0
+	VMOVUPS Y0, 0(DI)
 	VADDPS 32(DI), Y1, Y1
+	VMOVUPS Y1, 32(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VMOVUPS Y0, 0(DI)
 	VMOVUPS Y1, 32(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x2_avx2(a *convArgs)
-TEXT ·conv1x2_avx2(SB), NOSPLIT, $0-8
+// func conv1x2x1_avx2(a *convArgs)
+TEXT ·conv1x2x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -102,10 +108,15 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Y0, Y0
+	VMOVUPS Y0, 0(DI)
 	VADDPS 32(DI), Y1, Y1
+	VMOVUPS Y1, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y2, Y2
+	VMOVUPS Y2, 0(DI)
 	VADDPS 32(DI), Y3, Y3
+	VMOVUPS Y3, 32(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -114,19 +125,19 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y2, 0(DI)
 	VMOVUPS Y3, 32(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x3_avx2(a *convArgs)
-TEXT ·conv1x3_avx2(SB), NOSPLIT, $0-8
+// func conv1x3x1_avx2(a *convArgs)
+TEXT ·conv1x3x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Y0, Y0, Y0
@@ -135,10 +146,12 @@ chunk:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -171,13 +184,20 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Y0, Y0
+	VMOVUPS Y0, 0(DI)
 	VADDPS 32(DI), Y1, Y1
+	VMOVUPS Y1, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y2, Y2
+	VMOVUPS Y2, 0(DI)
 	VADDPS 32(DI), Y3, Y3
+	VMOVUPS Y3, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y4, Y4
+	VMOVUPS Y4, 0(DI)
 	VADDPS 32(DI), Y5, Y5
+	VMOVUPS Y5, 32(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -189,19 +209,19 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y4, 0(DI)
 	VMOVUPS Y5, 32(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x4_avx2(a *convArgs)
-TEXT ·conv1x4_avx2(SB), NOSPLIT, $0-8
+// func conv1x4x1_avx2(a *convArgs)
+TEXT ·conv1x4x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Y0, Y0, Y0
@@ -212,10 +232,12 @@ chunk:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -251,16 +273,25 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Y0, Y0
+	VMOVUPS Y0, 0(DI)
 	VADDPS 32(DI), Y1, Y1
+	VMOVUPS Y1, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y2, Y2
+	VMOVUPS Y2, 0(DI)
 	VADDPS 32(DI), Y3, Y3
+	VMOVUPS Y3, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y4, Y4
+	VMOVUPS Y4, 0(DI)
 	VADDPS 32(DI), Y5, Y5
+	VMOVUPS Y5, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y6, Y6
+	VMOVUPS Y6, 0(DI)
 	VADDPS 32(DI), Y7, Y7
+	VMOVUPS Y7, 32(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -275,19 +306,19 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y6, 0(DI)
 	VMOVUPS Y7, 32(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x5_avx2(a *convArgs)
-TEXT ·conv1x5_avx2(SB), NOSPLIT, $0-8
+// func conv1x5x1_avx2(a *convArgs)
+TEXT ·conv1x5x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Y0, Y0, Y0
@@ -300,10 +331,12 @@ chunk:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -342,19 +375,30 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Y0, Y0
+	VMOVUPS Y0, 0(DI)
 	VADDPS 32(DI), Y1, Y1
+	VMOVUPS Y1, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y2, Y2
+	VMOVUPS Y2, 0(DI)
 	VADDPS 32(DI), Y3, Y3
+	VMOVUPS Y3, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y4, Y4
+	VMOVUPS Y4, 0(DI)
 	VADDPS 32(DI), Y5, Y5
+	VMOVUPS Y5, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y6, Y6
+	VMOVUPS Y6, 0(DI)
 	VADDPS 32(DI), Y7, Y7
+	VMOVUPS Y7, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y8, Y8
+	VMOVUPS Y8, 0(DI)
 	VADDPS 32(DI), Y9, Y9
+	VMOVUPS Y9, 32(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -372,19 +416,19 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y8, 0(DI)
 	VMOVUPS Y9, 32(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x6_avx2(a *convArgs)
-TEXT ·conv1x6_avx2(SB), NOSPLIT, $0-8
+// func conv1x6x1_avx2(a *convArgs)
+TEXT ·conv1x6x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Y0, Y0, Y0
@@ -399,10 +443,12 @@ chunk:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -444,22 +490,35 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Y0, Y0
+	VMOVUPS Y0, 0(DI)
 	VADDPS 32(DI), Y1, Y1
+	VMOVUPS Y1, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y2, Y2
+	VMOVUPS Y2, 0(DI)
 	VADDPS 32(DI), Y3, Y3
+	VMOVUPS Y3, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y4, Y4
+	VMOVUPS Y4, 0(DI)
 	VADDPS 32(DI), Y5, Y5
+	VMOVUPS Y5, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y6, Y6
+	VMOVUPS Y6, 0(DI)
 	VADDPS 32(DI), Y7, Y7
+	VMOVUPS Y7, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y8, Y8
+	VMOVUPS Y8, 0(DI)
 	VADDPS 32(DI), Y9, Y9
+	VMOVUPS Y9, 32(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Y10, Y10
+	VMOVUPS Y10, 0(DI)
 	VADDPS 32(DI), Y11, Y11
+	VMOVUPS Y11, 32(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -480,8 +539,9 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Y10, 0(DI)
 	VMOVUPS Y11, 32(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET

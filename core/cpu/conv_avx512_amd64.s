@@ -3,20 +3,21 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// func conv1x1_avx512(a *convArgs)
-TEXT ·conv1x1_avx512(SB), NOSPLIT, $0-8
+// func conv1x1x1_avx512(a *convArgs)
+TEXT ·conv1x1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -40,31 +41,35 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VMOVUPS Z0, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x2_avx512(a *convArgs)
-TEXT ·conv1x2_avx512(SB), NOSPLIT, $0-8
+// func conv1x2x1_avx512(a *convArgs)
+TEXT ·conv1x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -89,36 +94,41 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z1, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x3_avx512(a *convArgs)
-TEXT ·conv1x3_avx512(SB), NOSPLIT, $0-8
+// func conv1x3x1_avx512(a *convArgs)
+TEXT ·conv1x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -144,10 +154,14 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -156,29 +170,31 @@ store:
 	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z2, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x4_avx512(a *convArgs)
-TEXT ·conv1x4_avx512(SB), NOSPLIT, $0-8
+// func conv1x4x1_avx512(a *convArgs)
+TEXT ·conv1x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -205,12 +221,17 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -221,19 +242,19 @@ store:
 	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z3, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x5_avx512(a *convArgs)
-TEXT ·conv1x5_avx512(SB), NOSPLIT, $0-8
+// func conv1x5x1_avx512(a *convArgs)
+TEXT ·conv1x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -241,10 +262,12 @@ chunk:
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -272,14 +295,20 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -292,19 +321,19 @@ store:
 	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z4, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x6_avx512(a *convArgs)
-TEXT ·conv1x6_avx512(SB), NOSPLIT, $0-8
+// func conv1x6x1_avx512(a *convArgs)
+TEXT ·conv1x6x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -313,10 +342,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -345,16 +376,23 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -369,19 +407,19 @@ store:
 	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x7_avx512(a *convArgs)
-TEXT ·conv1x7_avx512(SB), NOSPLIT, $0-8
+// func conv1x7x1_avx512(a *convArgs)
+TEXT ·conv1x7x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -391,10 +429,12 @@ chunk:
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -424,18 +464,26 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -452,19 +500,19 @@ store:
 	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z6, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x8_avx512(a *convArgs)
-TEXT ·conv1x8_avx512(SB), NOSPLIT, $0-8
+// func conv1x8x1_avx512(a *convArgs)
+TEXT ·conv1x8x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -475,10 +523,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -509,20 +559,29 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -541,19 +600,19 @@ store:
 	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x9_avx512(a *convArgs)
-TEXT ·conv1x9_avx512(SB), NOSPLIT, $0-8
+// func conv1x9x1_avx512(a *convArgs)
+TEXT ·conv1x9x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -565,10 +624,12 @@ chunk:
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -600,22 +661,32 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -636,19 +707,19 @@ store:
 	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z8, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x10_avx512(a *convArgs)
-TEXT ·conv1x10_avx512(SB), NOSPLIT, $0-8
+// func conv1x10x1_avx512(a *convArgs)
+TEXT ·conv1x10x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -661,10 +732,12 @@ chunk:
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -697,24 +770,35 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -737,19 +821,19 @@ store:
 	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z9, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x11_avx512(a *convArgs)
-TEXT ·conv1x11_avx512(SB), NOSPLIT, $0-8
+// func conv1x11x1_avx512(a *convArgs)
+TEXT ·conv1x11x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -763,10 +847,12 @@ chunk:
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -800,26 +886,38 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -844,19 +942,19 @@ store:
 	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z10, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x12_avx512(a *convArgs)
-TEXT ·conv1x12_avx512(SB), NOSPLIT, $0-8
+// func conv1x12x1_avx512(a *convArgs)
+TEXT ·conv1x12x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -871,10 +969,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -909,28 +1009,41 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -957,19 +1070,19 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x13_avx512(a *convArgs)
-TEXT ·conv1x13_avx512(SB), NOSPLIT, $0-8
+// func conv1x13x1_avx512(a *convArgs)
+TEXT ·conv1x13x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -985,10 +1098,12 @@ chunk:
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1024,30 +1139,44 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1076,19 +1205,19 @@ store:
 	VMOVUPS Z11, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z12, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv1x14_avx512(a *convArgs)
-TEXT ·conv1x14_avx512(SB), NOSPLIT, $0-8
+// func conv1x14x1_avx512(a *convArgs)
+TEXT ·conv1x14x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 chunk:
 	VXORPS Z0, Z0, Z0
@@ -1105,10 +1234,12 @@ chunk:
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1145,32 +1276,47 @@ sum:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1201,28 +1347,30 @@ store:
 	VMOVUPS Z12, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z13, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv2x1_avx512(a *convArgs)
-TEXT ·conv2x1_avx512(SB), NOSPLIT, $0-8
+// func conv2x1x1_avx512(a *convArgs)
+TEXT ·conv2x1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1250,9 +1398,12 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1262,19 +1413,19 @@ store:
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VMOVUPS Z1, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv2x2_avx512(a *convArgs)
-TEXT ·conv2x2_avx512(SB), NOSPLIT, $0-8
+// func conv2x2x1_avx512(a *convArgs)
+TEXT ·conv2x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -1282,10 +1433,12 @@ chunk:
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1315,13 +1468,18 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1335,19 +1493,19 @@ store:
 	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z3, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv2x3_avx512(a *convArgs)
-TEXT ·conv2x3_avx512(SB), NOSPLIT, $0-8
+// func conv2x3x1_avx512(a *convArgs)
+TEXT ·conv2x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -1357,10 +1515,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1392,17 +1552,24 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1420,19 +1587,19 @@ store:
 	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv2x4_avx512(a *convArgs)
-TEXT ·conv2x4_avx512(SB), NOSPLIT, $0-8
+// func conv2x4x1_avx512(a *convArgs)
+TEXT ·conv2x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -1444,10 +1611,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1481,21 +1650,30 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1517,19 +1695,19 @@ store:
 	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv2x5_avx512(a *convArgs)
-TEXT ·conv2x5_avx512(SB), NOSPLIT, $0-8
+// func conv2x5x1_avx512(a *convArgs)
+TEXT ·conv2x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -1543,10 +1721,12 @@ chunk:
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1582,25 +1762,36 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1626,19 +1817,19 @@ store:
 	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z9, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv2x6_avx512(a *convArgs)
-TEXT ·conv2x6_avx512(SB), NOSPLIT, $0-8
+// func conv2x6x1_avx512(a *convArgs)
+TEXT ·conv2x6x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -1654,10 +1845,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1695,29 +1888,42 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1747,19 +1953,19 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv2x7_avx512(a *convArgs)
-TEXT ·conv2x7_avx512(SB), NOSPLIT, $0-8
+// func conv2x7x1_avx512(a *convArgs)
+TEXT ·conv2x7x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -1777,10 +1983,12 @@ chunk:
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1820,33 +2028,48 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1880,29 +2103,991 @@ store:
 	VMOVUPS Z12, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z13, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv3x1_avx512(a *convArgs)
-TEXT ·conv3x1_avx512(SB), NOSPLIT, $0-8
+// func conv2x8x1_avx512(a *convArgs)
+TEXT ·conv2x8x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z16
+	VFMADD231PS.BCST 0(BX)(CX*4), Z16, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z16, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z16, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z16, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z16, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z16, Z5
+	VFMADD231PS.BCST 384(BX)(CX*4), Z16, Z6
+	VFMADD231PS.BCST 448(BX)(CX*4), Z16, Z7
+	VFMADD231PS.BCST 0(R12)(CX*4), Z16, Z8
+	VFMADD231PS.BCST 64(R12)(CX*4), Z16, Z9
+	VFMADD231PS.BCST 128(R12)(CX*4), Z16, Z10
+	VFMADD231PS.BCST 192(R12)(CX*4), Z16, Z11
+	VFMADD231PS.BCST 256(R12)(CX*4), Z16, Z12
+	VFMADD231PS.BCST 320(R12)(CX*4), Z16, Z13
+	VFMADD231PS.BCST 384(R12)(CX*4), Z16, Z14
+	VFMADD231PS.BCST 448(R12)(CX*4), Z16, Z15
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x9x1_avx512(a *convArgs)
+TEXT ·conv2x9x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z18
+	VFMADD231PS.BCST 0(BX)(CX*4), Z18, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z18, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z18, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z18, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z18, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z18, Z5
+	VFMADD231PS.BCST 384(BX)(CX*4), Z18, Z6
+	VFMADD231PS.BCST 448(BX)(CX*4), Z18, Z7
+	VFMADD231PS.BCST 512(BX)(CX*4), Z18, Z8
+	VFMADD231PS.BCST 0(R12)(CX*4), Z18, Z9
+	VFMADD231PS.BCST 64(R12)(CX*4), Z18, Z10
+	VFMADD231PS.BCST 128(R12)(CX*4), Z18, Z11
+	VFMADD231PS.BCST 192(R12)(CX*4), Z18, Z12
+	VFMADD231PS.BCST 256(R12)(CX*4), Z18, Z13
+	VFMADD231PS.BCST 320(R12)(CX*4), Z18, Z14
+	VFMADD231PS.BCST 384(R12)(CX*4), Z18, Z15
+	VFMADD231PS.BCST 448(R12)(CX*4), Z18, Z16
+	VFMADD231PS.BCST 512(R12)(CX*4), Z18, Z17
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x10x1_avx512(a *convArgs)
+TEXT ·conv2x10x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z20
+	VFMADD231PS.BCST 0(BX)(CX*4), Z20, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z20, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z20, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z20, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z20, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z20, Z5
+	VFMADD231PS.BCST 384(BX)(CX*4), Z20, Z6
+	VFMADD231PS.BCST 448(BX)(CX*4), Z20, Z7
+	VFMADD231PS.BCST 512(BX)(CX*4), Z20, Z8
+	VFMADD231PS.BCST 576(BX)(CX*4), Z20, Z9
+	VFMADD231PS.BCST 0(R12)(CX*4), Z20, Z10
+	VFMADD231PS.BCST 64(R12)(CX*4), Z20, Z11
+	VFMADD231PS.BCST 128(R12)(CX*4), Z20, Z12
+	VFMADD231PS.BCST 192(R12)(CX*4), Z20, Z13
+	VFMADD231PS.BCST 256(R12)(CX*4), Z20, Z14
+	VFMADD231PS.BCST 320(R12)(CX*4), Z20, Z15
+	VFMADD231PS.BCST 384(R12)(CX*4), Z20, Z16
+	VFMADD231PS.BCST 448(R12)(CX*4), Z20, Z17
+	VFMADD231PS.BCST 512(R12)(CX*4), Z20, Z18
+	VFMADD231PS.BCST 576(R12)(CX*4), Z20, Z19
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	VMOVUPS Z19, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z19, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x11x1_avx512(a *convArgs)
+TEXT ·conv2x11x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z22
+	VFMADD231PS.BCST 0(BX)(CX*4), Z22, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z22, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z22, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z22, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z22, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z22, Z5
+	VFMADD231PS.BCST 384(BX)(CX*4), Z22, Z6
+	VFMADD231PS.BCST 448(BX)(CX*4), Z22, Z7
+	VFMADD231PS.BCST 512(BX)(CX*4), Z22, Z8
+	VFMADD231PS.BCST 576(BX)(CX*4), Z22, Z9
+	VFMADD231PS.BCST 640(BX)(CX*4), Z22, Z10
+	VFMADD231PS.BCST 0(R12)(CX*4), Z22, Z11
+	VFMADD231PS.BCST 64(R12)(CX*4), Z22, Z12
+	VFMADD231PS.BCST 128(R12)(CX*4), Z22, Z13
+	VFMADD231PS.BCST 192(R12)(CX*4), Z22, Z14
+	VFMADD231PS.BCST 256(R12)(CX*4), Z22, Z15
+	VFMADD231PS.BCST 320(R12)(CX*4), Z22, Z16
+	VFMADD231PS.BCST 384(R12)(CX*4), Z22, Z17
+	VFMADD231PS.BCST 448(R12)(CX*4), Z22, Z18
+	VFMADD231PS.BCST 512(R12)(CX*4), Z22, Z19
+	VFMADD231PS.BCST 576(R12)(CX*4), Z22, Z20
+	VFMADD231PS.BCST 640(R12)(CX*4), Z22, Z21
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	VMOVUPS Z21, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z21, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x12x1_avx512(a *convArgs)
+TEXT ·conv2x12x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z24
+	VFMADD231PS.BCST 0(BX)(CX*4), Z24, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z24, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z24, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z24, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z24, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z24, Z5
+	VFMADD231PS.BCST 384(BX)(CX*4), Z24, Z6
+	VFMADD231PS.BCST 448(BX)(CX*4), Z24, Z7
+	VFMADD231PS.BCST 512(BX)(CX*4), Z24, Z8
+	VFMADD231PS.BCST 576(BX)(CX*4), Z24, Z9
+	VFMADD231PS.BCST 640(BX)(CX*4), Z24, Z10
+	VFMADD231PS.BCST 704(BX)(CX*4), Z24, Z11
+	VFMADD231PS.BCST 0(R12)(CX*4), Z24, Z12
+	VFMADD231PS.BCST 64(R12)(CX*4), Z24, Z13
+	VFMADD231PS.BCST 128(R12)(CX*4), Z24, Z14
+	VFMADD231PS.BCST 192(R12)(CX*4), Z24, Z15
+	VFMADD231PS.BCST 256(R12)(CX*4), Z24, Z16
+	VFMADD231PS.BCST 320(R12)(CX*4), Z24, Z17
+	VFMADD231PS.BCST 384(R12)(CX*4), Z24, Z18
+	VFMADD231PS.BCST 448(R12)(CX*4), Z24, Z19
+	VFMADD231PS.BCST 512(R12)(CX*4), Z24, Z20
+	VFMADD231PS.BCST 576(R12)(CX*4), Z24, Z21
+	VFMADD231PS.BCST 640(R12)(CX*4), Z24, Z22
+	VFMADD231PS.BCST 704(R12)(CX*4), Z24, Z23
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	VMOVUPS Z21, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	VMOVUPS Z23, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z21, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z23, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x1x1_avx512(a *convArgs)
+TEXT ·conv3x1x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1932,12 +3117,16 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -1950,19 +3139,19 @@ store:
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VMOVUPS Z2, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv3x2_avx512(a *convArgs)
-TEXT ·conv3x2_avx512(SB), NOSPLIT, $0-8
+// func conv3x2x1_avx512(a *convArgs)
+TEXT ·conv3x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -1972,10 +3161,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2008,18 +3199,25 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2038,19 +3236,19 @@ store:
 	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv3x3_avx512(a *convArgs)
-TEXT ·conv3x3_avx512(SB), NOSPLIT, $0-8
+// func conv3x3x1_avx512(a *convArgs)
+TEXT ·conv3x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -2063,10 +3261,12 @@ chunk:
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2102,24 +3302,34 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2144,19 +3354,19 @@ store:
 	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z8, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv3x4_avx512(a *convArgs)
-TEXT ·conv3x4_avx512(SB), NOSPLIT, $0-8
+// func conv3x4x1_avx512(a *convArgs)
+TEXT ·conv3x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -2172,10 +3382,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2214,30 +3426,43 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2268,19 +3493,19 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv4x1_avx512(a *convArgs)
-TEXT ·conv4x1_avx512(SB), NOSPLIT, $0-8
+// func conv3x5x1_avx512(a *convArgs)
+TEXT ·conv3x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -2288,10 +3513,778 @@ chunk:
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z15
+	VFMADD231PS.BCST 0(BX)(CX*4), Z15, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z15, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z15, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z15, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z15, Z4
+	VFMADD231PS.BCST 0(R12)(CX*4), Z15, Z5
+	VFMADD231PS.BCST 64(R12)(CX*4), Z15, Z6
+	VFMADD231PS.BCST 128(R12)(CX*4), Z15, Z7
+	VFMADD231PS.BCST 192(R12)(CX*4), Z15, Z8
+	VFMADD231PS.BCST 256(R12)(CX*4), Z15, Z9
+	VFMADD231PS.BCST 0(R13)(CX*4), Z15, Z10
+	VFMADD231PS.BCST 64(R13)(CX*4), Z15, Z11
+	VFMADD231PS.BCST 128(R13)(CX*4), Z15, Z12
+	VFMADD231PS.BCST 192(R13)(CX*4), Z15, Z13
+	VFMADD231PS.BCST 256(R13)(CX*4), Z15, Z14
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x6x1_avx512(a *convArgs)
+TEXT ·conv3x6x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z18
+	VFMADD231PS.BCST 0(BX)(CX*4), Z18, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z18, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z18, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z18, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z18, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z18, Z5
+	VFMADD231PS.BCST 0(R12)(CX*4), Z18, Z6
+	VFMADD231PS.BCST 64(R12)(CX*4), Z18, Z7
+	VFMADD231PS.BCST 128(R12)(CX*4), Z18, Z8
+	VFMADD231PS.BCST 192(R12)(CX*4), Z18, Z9
+	VFMADD231PS.BCST 256(R12)(CX*4), Z18, Z10
+	VFMADD231PS.BCST 320(R12)(CX*4), Z18, Z11
+	VFMADD231PS.BCST 0(R13)(CX*4), Z18, Z12
+	VFMADD231PS.BCST 64(R13)(CX*4), Z18, Z13
+	VFMADD231PS.BCST 128(R13)(CX*4), Z18, Z14
+	VFMADD231PS.BCST 192(R13)(CX*4), Z18, Z15
+	VFMADD231PS.BCST 256(R13)(CX*4), Z18, Z16
+	VFMADD231PS.BCST 320(R13)(CX*4), Z18, Z17
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x7x1_avx512(a *convArgs)
+TEXT ·conv3x7x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z21
+	VFMADD231PS.BCST 0(BX)(CX*4), Z21, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z21, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z21, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z21, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z21, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z21, Z5
+	VFMADD231PS.BCST 384(BX)(CX*4), Z21, Z6
+	VFMADD231PS.BCST 0(R12)(CX*4), Z21, Z7
+	VFMADD231PS.BCST 64(R12)(CX*4), Z21, Z8
+	VFMADD231PS.BCST 128(R12)(CX*4), Z21, Z9
+	VFMADD231PS.BCST 192(R12)(CX*4), Z21, Z10
+	VFMADD231PS.BCST 256(R12)(CX*4), Z21, Z11
+	VFMADD231PS.BCST 320(R12)(CX*4), Z21, Z12
+	VFMADD231PS.BCST 384(R12)(CX*4), Z21, Z13
+	VFMADD231PS.BCST 0(R13)(CX*4), Z21, Z14
+	VFMADD231PS.BCST 64(R13)(CX*4), Z21, Z15
+	VFMADD231PS.BCST 128(R13)(CX*4), Z21, Z16
+	VFMADD231PS.BCST 192(R13)(CX*4), Z21, Z17
+	VFMADD231PS.BCST 256(R13)(CX*4), Z21, Z18
+	VFMADD231PS.BCST 320(R13)(CX*4), Z21, Z19
+	VFMADD231PS.BCST 384(R13)(CX*4), Z21, Z20
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x8x1_avx512(a *convArgs)
+TEXT ·conv3x8x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z24
+	VFMADD231PS.BCST 0(BX)(CX*4), Z24, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z24, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z24, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z24, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z24, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z24, Z5
+	VFMADD231PS.BCST 384(BX)(CX*4), Z24, Z6
+	VFMADD231PS.BCST 448(BX)(CX*4), Z24, Z7
+	VFMADD231PS.BCST 0(R12)(CX*4), Z24, Z8
+	VFMADD231PS.BCST 64(R12)(CX*4), Z24, Z9
+	VFMADD231PS.BCST 128(R12)(CX*4), Z24, Z10
+	VFMADD231PS.BCST 192(R12)(CX*4), Z24, Z11
+	VFMADD231PS.BCST 256(R12)(CX*4), Z24, Z12
+	VFMADD231PS.BCST 320(R12)(CX*4), Z24, Z13
+	VFMADD231PS.BCST 384(R12)(CX*4), Z24, Z14
+	VFMADD231PS.BCST 448(R12)(CX*4), Z24, Z15
+	VFMADD231PS.BCST 0(R13)(CX*4), Z24, Z16
+	VFMADD231PS.BCST 64(R13)(CX*4), Z24, Z17
+	VFMADD231PS.BCST 128(R13)(CX*4), Z24, Z18
+	VFMADD231PS.BCST 192(R13)(CX*4), Z24, Z19
+	VFMADD231PS.BCST 256(R13)(CX*4), Z24, Z20
+	VFMADD231PS.BCST 320(R13)(CX*4), Z24, Z21
+	VFMADD231PS.BCST 384(R13)(CX*4), Z24, Z22
+	VFMADD231PS.BCST 448(R13)(CX*4), Z24, Z23
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	VMOVUPS Z21, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	VMOVUPS Z23, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z21, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z23, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv4x1x1_avx512(a *convArgs)
+TEXT ·conv4x1x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2323,15 +4316,20 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2347,19 +4345,19 @@ store:
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VMOVUPS Z3, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv4x2_avx512(a *convArgs)
-TEXT ·conv4x2_avx512(SB), NOSPLIT, $0-8
+// func conv4x2x1_avx512(a *convArgs)
+TEXT ·conv4x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -2371,10 +4369,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2410,23 +4410,32 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2450,19 +4459,19 @@ store:
 	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET
 
-// func conv4x3_avx512(a *convArgs)
-TEXT ·conv4x3_avx512(SB), NOSPLIT, $0-8
+// func conv4x3x1_avx512(a *convArgs)
+TEXT ·conv4x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_ntaps(AX), R15
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 chunk:
@@ -2478,10 +4487,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
+	MOVQ convArgs_ntaps(AX), BX
 	MOVQ convArgs_chunk(AX), R9
-	CMPQ R15, R9
-	CMOVQLT R15, R9
-	SUBQ R9, R15
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2521,31 +4532,44 @@ sum:
 	MOVQ convArgs_outRow(AX), R12
 	MOVQ DI, R13
 	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
 	ADDQ R12, R13
 	MOVQ R13, DI
 	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	JMP stored
 store:
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), BX
@@ -2577,8 +4601,4856 @@ store:
 	VMOVUPS Z10, 0(DI)
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
+stored:
 	MOVQ $1, convArgs_add(AX)
-	TESTQ R15, R15
-	JNZ chunk
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv4x4x1_avx512(a *convArgs)
+TEXT ·conv4x4x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	LEAQ (R13)(R11*1), DI
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z16
+	VFMADD231PS.BCST 0(BX)(CX*4), Z16, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z16, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z16, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z16, Z3
+	VFMADD231PS.BCST 0(R12)(CX*4), Z16, Z4
+	VFMADD231PS.BCST 64(R12)(CX*4), Z16, Z5
+	VFMADD231PS.BCST 128(R12)(CX*4), Z16, Z6
+	VFMADD231PS.BCST 192(R12)(CX*4), Z16, Z7
+	VFMADD231PS.BCST 0(R13)(CX*4), Z16, Z8
+	VFMADD231PS.BCST 64(R13)(CX*4), Z16, Z9
+	VFMADD231PS.BCST 128(R13)(CX*4), Z16, Z10
+	VFMADD231PS.BCST 192(R13)(CX*4), Z16, Z11
+	VFMADD231PS.BCST 0(DI)(CX*4), Z16, Z12
+	VFMADD231PS.BCST 64(DI)(CX*4), Z16, Z13
+	VFMADD231PS.BCST 128(DI)(CX*4), Z16, Z14
+	VFMADD231PS.BCST 192(DI)(CX*4), Z16, Z15
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv4x5x1_avx512(a *convArgs)
+TEXT ·conv4x5x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	LEAQ (R13)(R11*1), DI
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z20
+	VFMADD231PS.BCST 0(BX)(CX*4), Z20, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z20, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z20, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z20, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z20, Z4
+	VFMADD231PS.BCST 0(R12)(CX*4), Z20, Z5
+	VFMADD231PS.BCST 64(R12)(CX*4), Z20, Z6
+	VFMADD231PS.BCST 128(R12)(CX*4), Z20, Z7
+	VFMADD231PS.BCST 192(R12)(CX*4), Z20, Z8
+	VFMADD231PS.BCST 256(R12)(CX*4), Z20, Z9
+	VFMADD231PS.BCST 0(R13)(CX*4), Z20, Z10
+	VFMADD231PS.BCST 64(R13)(CX*4), Z20, Z11
+	VFMADD231PS.BCST 128(R13)(CX*4), Z20, Z12
+	VFMADD231PS.BCST 192(R13)(CX*4), Z20, Z13
+	VFMADD231PS.BCST 256(R13)(CX*4), Z20, Z14
+	VFMADD231PS.BCST 0(DI)(CX*4), Z20, Z15
+	VFMADD231PS.BCST 64(DI)(CX*4), Z20, Z16
+	VFMADD231PS.BCST 128(DI)(CX*4), Z20, Z17
+	VFMADD231PS.BCST 192(DI)(CX*4), Z20, Z18
+	VFMADD231PS.BCST 256(DI)(CX*4), Z20, Z19
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	VMOVUPS Z19, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z19, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv4x6x1_avx512(a *convArgs)
+TEXT ·conv4x6x1_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	LEAQ (R13)(R11*1), DI
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z24
+	VFMADD231PS.BCST 0(BX)(CX*4), Z24, Z0
+	VFMADD231PS.BCST 64(BX)(CX*4), Z24, Z1
+	VFMADD231PS.BCST 128(BX)(CX*4), Z24, Z2
+	VFMADD231PS.BCST 192(BX)(CX*4), Z24, Z3
+	VFMADD231PS.BCST 256(BX)(CX*4), Z24, Z4
+	VFMADD231PS.BCST 320(BX)(CX*4), Z24, Z5
+	VFMADD231PS.BCST 0(R12)(CX*4), Z24, Z6
+	VFMADD231PS.BCST 64(R12)(CX*4), Z24, Z7
+	VFMADD231PS.BCST 128(R12)(CX*4), Z24, Z8
+	VFMADD231PS.BCST 192(R12)(CX*4), Z24, Z9
+	VFMADD231PS.BCST 256(R12)(CX*4), Z24, Z10
+	VFMADD231PS.BCST 320(R12)(CX*4), Z24, Z11
+	VFMADD231PS.BCST 0(R13)(CX*4), Z24, Z12
+	VFMADD231PS.BCST 64(R13)(CX*4), Z24, Z13
+	VFMADD231PS.BCST 128(R13)(CX*4), Z24, Z14
+	VFMADD231PS.BCST 192(R13)(CX*4), Z24, Z15
+	VFMADD231PS.BCST 256(R13)(CX*4), Z24, Z16
+	VFMADD231PS.BCST 320(R13)(CX*4), Z24, Z17
+	VFMADD231PS.BCST 0(DI)(CX*4), Z24, Z18
+	VFMADD231PS.BCST 64(DI)(CX*4), Z24, Z19
+	VFMADD231PS.BCST 128(DI)(CX*4), Z24, Z20
+	VFMADD231PS.BCST 192(DI)(CX*4), Z24, Z21
+	VFMADD231PS.BCST 256(DI)(CX*4), Z24, Z22
+	VFMADD231PS.BCST 320(DI)(CX*4), Z24, Z23
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z1, Z1
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z3, Z3
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z5, Z5
+	VMOVUPS Z5, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z7, Z7
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z9, Z9
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z11, Z11
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z13, Z13
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z15, Z15
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z17, Z17
+	VMOVUPS Z17, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z19, Z19
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z21, Z21
+	VMOVUPS Z21, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z23, Z23
+	VMOVUPS Z23, 0(DI)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z1, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z3, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z5, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z6, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z7, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z9, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z11, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z13, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z15, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z17, 0(DI)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z18, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z19, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z21, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	ADDQ BX, DI
+	VMOVUPS Z23, 0(DI)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x1x2_avx512(a *convArgs)
+TEXT ·conv1x1x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z2
+	VMOVUPS (DX)(R15*1), Z3
+	VBROADCASTSS 0(BX)(CX*4), Z4
+	VFMADD231PS Z2, Z4, Z0
+	VFMADD231PS Z3, Z4, Z1
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x2x2_avx512(a *convArgs)
+TEXT ·conv1x2x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z4
+	VMOVUPS (DX)(R15*1), Z5
+	VBROADCASTSS 0(BX)(CX*4), Z6
+	VFMADD231PS Z4, Z6, Z0
+	VFMADD231PS Z5, Z6, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z7
+	VFMADD231PS Z4, Z7, Z2
+	VFMADD231PS Z5, Z7, Z3
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x3x2_avx512(a *convArgs)
+TEXT ·conv1x3x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z6
+	VMOVUPS (DX)(R15*1), Z7
+	VBROADCASTSS 0(BX)(CX*4), Z8
+	VFMADD231PS Z6, Z8, Z0
+	VFMADD231PS Z7, Z8, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z9
+	VFMADD231PS Z6, Z9, Z2
+	VFMADD231PS Z7, Z9, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z8
+	VFMADD231PS Z6, Z8, Z4
+	VFMADD231PS Z7, Z8, Z5
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x4x2_avx512(a *convArgs)
+TEXT ·conv1x4x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z8
+	VMOVUPS (DX)(R15*1), Z9
+	VBROADCASTSS 0(BX)(CX*4), Z10
+	VFMADD231PS Z8, Z10, Z0
+	VFMADD231PS Z9, Z10, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z11
+	VFMADD231PS Z8, Z11, Z2
+	VFMADD231PS Z9, Z11, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z10
+	VFMADD231PS Z8, Z10, Z4
+	VFMADD231PS Z9, Z10, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z11
+	VFMADD231PS Z8, Z11, Z6
+	VFMADD231PS Z9, Z11, Z7
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x5x2_avx512(a *convArgs)
+TEXT ·conv1x5x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z10
+	VMOVUPS (DX)(R15*1), Z11
+	VBROADCASTSS 0(BX)(CX*4), Z12
+	VFMADD231PS Z10, Z12, Z0
+	VFMADD231PS Z11, Z12, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z13
+	VFMADD231PS Z10, Z13, Z2
+	VFMADD231PS Z11, Z13, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z12
+	VFMADD231PS Z10, Z12, Z4
+	VFMADD231PS Z11, Z12, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z13
+	VFMADD231PS Z10, Z13, Z6
+	VFMADD231PS Z11, Z13, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z12
+	VFMADD231PS Z10, Z12, Z8
+	VFMADD231PS Z11, Z12, Z9
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x6x2_avx512(a *convArgs)
+TEXT ·conv1x6x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z12
+	VMOVUPS (DX)(R15*1), Z13
+	VBROADCASTSS 0(BX)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z0
+	VFMADD231PS Z13, Z14, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z2
+	VFMADD231PS Z13, Z15, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z4
+	VFMADD231PS Z13, Z14, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z6
+	VFMADD231PS Z13, Z15, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z8
+	VFMADD231PS Z13, Z14, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z10
+	VFMADD231PS Z13, Z15, Z11
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x7x2_avx512(a *convArgs)
+TEXT ·conv1x7x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z14
+	VMOVUPS (DX)(R15*1), Z15
+	VBROADCASTSS 0(BX)(CX*4), Z16
+	VFMADD231PS Z14, Z16, Z0
+	VFMADD231PS Z15, Z16, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z17
+	VFMADD231PS Z14, Z17, Z2
+	VFMADD231PS Z15, Z17, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z16
+	VFMADD231PS Z14, Z16, Z4
+	VFMADD231PS Z15, Z16, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z17
+	VFMADD231PS Z14, Z17, Z6
+	VFMADD231PS Z15, Z17, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z16
+	VFMADD231PS Z14, Z16, Z8
+	VFMADD231PS Z15, Z16, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z17
+	VFMADD231PS Z14, Z17, Z10
+	VFMADD231PS Z15, Z17, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z16
+	VFMADD231PS Z14, Z16, Z12
+	VFMADD231PS Z15, Z16, Z13
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x8x2_avx512(a *convArgs)
+TEXT ·conv1x8x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z16
+	VMOVUPS (DX)(R15*1), Z17
+	VBROADCASTSS 0(BX)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z0
+	VFMADD231PS Z17, Z18, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z2
+	VFMADD231PS Z17, Z19, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z4
+	VFMADD231PS Z17, Z18, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z6
+	VFMADD231PS Z17, Z19, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z8
+	VFMADD231PS Z17, Z18, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z10
+	VFMADD231PS Z17, Z19, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z12
+	VFMADD231PS Z17, Z18, Z13
+	VBROADCASTSS 448(BX)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z14
+	VFMADD231PS Z17, Z19, Z15
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x9x2_avx512(a *convArgs)
+TEXT ·conv1x9x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z18
+	VMOVUPS (DX)(R15*1), Z19
+	VBROADCASTSS 0(BX)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z0
+	VFMADD231PS Z19, Z20, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z2
+	VFMADD231PS Z19, Z21, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z6
+	VFMADD231PS Z19, Z21, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z10
+	VFMADD231PS Z19, Z21, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z12
+	VFMADD231PS Z19, Z20, Z13
+	VBROADCASTSS 448(BX)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z14
+	VFMADD231PS Z19, Z21, Z15
+	VBROADCASTSS 512(BX)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z16
+	VFMADD231PS Z19, Z20, Z17
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x10x2_avx512(a *convArgs)
+TEXT ·conv1x10x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z20
+	VMOVUPS (DX)(R15*1), Z21
+	VBROADCASTSS 0(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z0
+	VFMADD231PS Z21, Z22, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z2
+	VFMADD231PS Z21, Z23, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z4
+	VFMADD231PS Z21, Z22, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z6
+	VFMADD231PS Z21, Z23, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z8
+	VFMADD231PS Z21, Z22, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z10
+	VFMADD231PS Z21, Z23, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z12
+	VFMADD231PS Z21, Z22, Z13
+	VBROADCASTSS 448(BX)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z14
+	VFMADD231PS Z21, Z23, Z15
+	VBROADCASTSS 512(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z16
+	VFMADD231PS Z21, Z22, Z17
+	VBROADCASTSS 576(BX)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z18
+	VFMADD231PS Z21, Z23, Z19
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x11x2_avx512(a *convArgs)
+TEXT ·conv1x11x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z22
+	VMOVUPS (DX)(R15*1), Z23
+	VBROADCASTSS 0(BX)(CX*4), Z24
+	VFMADD231PS Z22, Z24, Z0
+	VFMADD231PS Z23, Z24, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z25
+	VFMADD231PS Z22, Z25, Z2
+	VFMADD231PS Z23, Z25, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z24
+	VFMADD231PS Z22, Z24, Z4
+	VFMADD231PS Z23, Z24, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z25
+	VFMADD231PS Z22, Z25, Z6
+	VFMADD231PS Z23, Z25, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z24
+	VFMADD231PS Z22, Z24, Z8
+	VFMADD231PS Z23, Z24, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z25
+	VFMADD231PS Z22, Z25, Z10
+	VFMADD231PS Z23, Z25, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z24
+	VFMADD231PS Z22, Z24, Z12
+	VFMADD231PS Z23, Z24, Z13
+	VBROADCASTSS 448(BX)(CX*4), Z25
+	VFMADD231PS Z22, Z25, Z14
+	VFMADD231PS Z23, Z25, Z15
+	VBROADCASTSS 512(BX)(CX*4), Z24
+	VFMADD231PS Z22, Z24, Z16
+	VFMADD231PS Z23, Z24, Z17
+	VBROADCASTSS 576(BX)(CX*4), Z25
+	VFMADD231PS Z22, Z25, Z18
+	VFMADD231PS Z23, Z25, Z19
+	VBROADCASTSS 640(BX)(CX*4), Z24
+	VFMADD231PS Z22, Z24, Z20
+	VFMADD231PS Z23, Z24, Z21
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x12x2_avx512(a *convArgs)
+TEXT ·conv1x12x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z24
+	VMOVUPS (DX)(R15*1), Z25
+	VBROADCASTSS 0(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z0
+	VFMADD231PS Z25, Z26, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z2
+	VFMADD231PS Z25, Z27, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z4
+	VFMADD231PS Z25, Z26, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z6
+	VFMADD231PS Z25, Z27, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z8
+	VFMADD231PS Z25, Z26, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z10
+	VFMADD231PS Z25, Z27, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z12
+	VFMADD231PS Z25, Z26, Z13
+	VBROADCASTSS 448(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z14
+	VFMADD231PS Z25, Z27, Z15
+	VBROADCASTSS 512(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z16
+	VFMADD231PS Z25, Z26, Z17
+	VBROADCASTSS 576(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z18
+	VFMADD231PS Z25, Z27, Z19
+	VBROADCASTSS 640(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z20
+	VFMADD231PS Z25, Z26, Z21
+	VBROADCASTSS 704(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z22
+	VFMADD231PS Z25, Z27, Z23
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	VADDPS 0(DI)(R9*1), Z23, Z23
+	VMOVUPS Z23, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	VMOVUPS Z23, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x13x2_avx512(a *convArgs)
+TEXT ·conv1x13x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	VXORPS Z24, Z24, Z24
+	VXORPS Z25, Z25, Z25
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z26
+	VMOVUPS (DX)(R15*1), Z27
+	VBROADCASTSS 0(BX)(CX*4), Z28
+	VFMADD231PS Z26, Z28, Z0
+	VFMADD231PS Z27, Z28, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z29
+	VFMADD231PS Z26, Z29, Z2
+	VFMADD231PS Z27, Z29, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z28
+	VFMADD231PS Z26, Z28, Z4
+	VFMADD231PS Z27, Z28, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z29
+	VFMADD231PS Z26, Z29, Z6
+	VFMADD231PS Z27, Z29, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z28
+	VFMADD231PS Z26, Z28, Z8
+	VFMADD231PS Z27, Z28, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z29
+	VFMADD231PS Z26, Z29, Z10
+	VFMADD231PS Z27, Z29, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z28
+	VFMADD231PS Z26, Z28, Z12
+	VFMADD231PS Z27, Z28, Z13
+	VBROADCASTSS 448(BX)(CX*4), Z29
+	VFMADD231PS Z26, Z29, Z14
+	VFMADD231PS Z27, Z29, Z15
+	VBROADCASTSS 512(BX)(CX*4), Z28
+	VFMADD231PS Z26, Z28, Z16
+	VFMADD231PS Z27, Z28, Z17
+	VBROADCASTSS 576(BX)(CX*4), Z29
+	VFMADD231PS Z26, Z29, Z18
+	VFMADD231PS Z27, Z29, Z19
+	VBROADCASTSS 640(BX)(CX*4), Z28
+	VFMADD231PS Z26, Z28, Z20
+	VFMADD231PS Z27, Z28, Z21
+	VBROADCASTSS 704(BX)(CX*4), Z29
+	VFMADD231PS Z26, Z29, Z22
+	VFMADD231PS Z27, Z29, Z23
+	VBROADCASTSS 768(BX)(CX*4), Z28
+	VFMADD231PS Z26, Z28, Z24
+	VFMADD231PS Z27, Z28, Z25
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	VADDPS 0(DI)(R9*1), Z23, Z23
+	VMOVUPS Z23, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	VMOVUPS Z24, 0(DI)
+	VADDPS 0(DI)(R9*1), Z25, Z25
+	VMOVUPS Z25, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	VMOVUPS Z23, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z24, 0(DI)
+	VMOVUPS Z25, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv1x14x2_avx512(a *convArgs)
+TEXT ·conv1x14x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	VXORPS Z24, Z24, Z24
+	VXORPS Z25, Z25, Z25
+	VXORPS Z26, Z26, Z26
+	VXORPS Z27, Z27, Z27
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z28
+	VMOVUPS (DX)(R15*1), Z29
+	VBROADCASTSS 0(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z30, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z30, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z30, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z30, Z13
+	VBROADCASTSS 448(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VBROADCASTSS 512(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z30, Z17
+	VBROADCASTSS 576(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VBROADCASTSS 640(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z30, Z21
+	VBROADCASTSS 704(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VBROADCASTSS 768(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z30, Z25
+	VBROADCASTSS 832(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z26
+	VFMADD231PS Z29, Z31, Z27
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	VADDPS 0(DI)(R9*1), Z23, Z23
+	VMOVUPS Z23, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	VMOVUPS Z24, 0(DI)
+	VADDPS 0(DI)(R9*1), Z25, Z25
+	VMOVUPS Z25, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z26, Z26
+	VMOVUPS Z26, 0(DI)
+	VADDPS 0(DI)(R9*1), Z27, Z27
+	VMOVUPS Z27, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	VMOVUPS Z23, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z24, 0(DI)
+	VMOVUPS Z25, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z26, 0(DI)
+	VMOVUPS Z27, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x1x2_avx512(a *convArgs)
+TEXT ·conv2x1x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z4
+	VMOVUPS (DX)(R15*1), Z5
+	VBROADCASTSS 0(BX)(CX*4), Z6
+	VFMADD231PS Z4, Z6, Z0
+	VFMADD231PS Z5, Z6, Z1
+	VBROADCASTSS 0(R12)(CX*4), Z7
+	VFMADD231PS Z4, Z7, Z2
+	VFMADD231PS Z5, Z7, Z3
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x2x2_avx512(a *convArgs)
+TEXT ·conv2x2x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z8
+	VMOVUPS (DX)(R15*1), Z9
+	VBROADCASTSS 0(BX)(CX*4), Z10
+	VFMADD231PS Z8, Z10, Z0
+	VFMADD231PS Z9, Z10, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z11
+	VFMADD231PS Z8, Z11, Z2
+	VFMADD231PS Z9, Z11, Z3
+	VBROADCASTSS 0(R12)(CX*4), Z10
+	VFMADD231PS Z8, Z10, Z4
+	VFMADD231PS Z9, Z10, Z5
+	VBROADCASTSS 64(R12)(CX*4), Z11
+	VFMADD231PS Z8, Z11, Z6
+	VFMADD231PS Z9, Z11, Z7
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x3x2_avx512(a *convArgs)
+TEXT ·conv2x3x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z12
+	VMOVUPS (DX)(R15*1), Z13
+	VBROADCASTSS 0(BX)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z0
+	VFMADD231PS Z13, Z14, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z2
+	VFMADD231PS Z13, Z15, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z4
+	VFMADD231PS Z13, Z14, Z5
+	VBROADCASTSS 0(R12)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z6
+	VFMADD231PS Z13, Z15, Z7
+	VBROADCASTSS 64(R12)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z8
+	VFMADD231PS Z13, Z14, Z9
+	VBROADCASTSS 128(R12)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z10
+	VFMADD231PS Z13, Z15, Z11
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x4x2_avx512(a *convArgs)
+TEXT ·conv2x4x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z16
+	VMOVUPS (DX)(R15*1), Z17
+	VBROADCASTSS 0(BX)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z0
+	VFMADD231PS Z17, Z18, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z2
+	VFMADD231PS Z17, Z19, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z4
+	VFMADD231PS Z17, Z18, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z6
+	VFMADD231PS Z17, Z19, Z7
+	VBROADCASTSS 0(R12)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z8
+	VFMADD231PS Z17, Z18, Z9
+	VBROADCASTSS 64(R12)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z10
+	VFMADD231PS Z17, Z19, Z11
+	VBROADCASTSS 128(R12)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z12
+	VFMADD231PS Z17, Z18, Z13
+	VBROADCASTSS 192(R12)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z14
+	VFMADD231PS Z17, Z19, Z15
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x5x2_avx512(a *convArgs)
+TEXT ·conv2x5x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z20
+	VMOVUPS (DX)(R15*1), Z21
+	VBROADCASTSS 0(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z0
+	VFMADD231PS Z21, Z22, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z2
+	VFMADD231PS Z21, Z23, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z4
+	VFMADD231PS Z21, Z22, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z6
+	VFMADD231PS Z21, Z23, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z8
+	VFMADD231PS Z21, Z22, Z9
+	VBROADCASTSS 0(R12)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z10
+	VFMADD231PS Z21, Z23, Z11
+	VBROADCASTSS 64(R12)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z12
+	VFMADD231PS Z21, Z22, Z13
+	VBROADCASTSS 128(R12)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z14
+	VFMADD231PS Z21, Z23, Z15
+	VBROADCASTSS 192(R12)(CX*4), Z22
+	VFMADD231PS Z20, Z22, Z16
+	VFMADD231PS Z21, Z22, Z17
+	VBROADCASTSS 256(R12)(CX*4), Z23
+	VFMADD231PS Z20, Z23, Z18
+	VFMADD231PS Z21, Z23, Z19
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x6x2_avx512(a *convArgs)
+TEXT ·conv2x6x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z24
+	VMOVUPS (DX)(R15*1), Z25
+	VBROADCASTSS 0(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z0
+	VFMADD231PS Z25, Z26, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z2
+	VFMADD231PS Z25, Z27, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z4
+	VFMADD231PS Z25, Z26, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z6
+	VFMADD231PS Z25, Z27, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z8
+	VFMADD231PS Z25, Z26, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z10
+	VFMADD231PS Z25, Z27, Z11
+	VBROADCASTSS 0(R12)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z12
+	VFMADD231PS Z25, Z26, Z13
+	VBROADCASTSS 64(R12)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z14
+	VFMADD231PS Z25, Z27, Z15
+	VBROADCASTSS 128(R12)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z16
+	VFMADD231PS Z25, Z26, Z17
+	VBROADCASTSS 192(R12)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z18
+	VFMADD231PS Z25, Z27, Z19
+	VBROADCASTSS 256(R12)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z20
+	VFMADD231PS Z25, Z26, Z21
+	VBROADCASTSS 320(R12)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z22
+	VFMADD231PS Z25, Z27, Z23
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	VADDPS 0(DI)(R9*1), Z23, Z23
+	VMOVUPS Z23, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	VMOVUPS Z23, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv2x7x2_avx512(a *convArgs)
+TEXT ·conv2x7x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	VXORPS Z24, Z24, Z24
+	VXORPS Z25, Z25, Z25
+	VXORPS Z26, Z26, Z26
+	VXORPS Z27, Z27, Z27
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z28
+	VMOVUPS (DX)(R15*1), Z29
+	VBROADCASTSS 0(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z30, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z30, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VBROADCASTSS 256(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z30, Z9
+	VBROADCASTSS 320(BX)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VBROADCASTSS 384(BX)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z30, Z13
+	VBROADCASTSS 0(R12)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VBROADCASTSS 64(R12)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z30, Z17
+	VBROADCASTSS 128(R12)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VBROADCASTSS 192(R12)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z30, Z21
+	VBROADCASTSS 256(R12)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VBROADCASTSS 320(R12)(CX*4), Z30
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z30, Z25
+	VBROADCASTSS 384(R12)(CX*4), Z31
+	VFMADD231PS Z28, Z31, Z26
+	VFMADD231PS Z29, Z31, Z27
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	VADDPS 0(DI)(R9*1), Z23, Z23
+	VMOVUPS Z23, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z24, Z24
+	VMOVUPS Z24, 0(DI)
+	VADDPS 0(DI)(R9*1), Z25, Z25
+	VMOVUPS Z25, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z26, Z26
+	VMOVUPS Z26, 0(DI)
+	VADDPS 0(DI)(R9*1), Z27, Z27
+	VMOVUPS Z27, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	VMOVUPS Z23, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z24, 0(DI)
+	VMOVUPS Z25, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z26, 0(DI)
+	VMOVUPS Z27, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x1x2_avx512(a *convArgs)
+TEXT ·conv3x1x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z6
+	VMOVUPS (DX)(R15*1), Z7
+	VBROADCASTSS 0(BX)(CX*4), Z8
+	VFMADD231PS Z6, Z8, Z0
+	VFMADD231PS Z7, Z8, Z1
+	VBROADCASTSS 0(R12)(CX*4), Z9
+	VFMADD231PS Z6, Z9, Z2
+	VFMADD231PS Z7, Z9, Z3
+	VBROADCASTSS 0(R13)(CX*4), Z8
+	VFMADD231PS Z6, Z8, Z4
+	VFMADD231PS Z7, Z8, Z5
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x2x2_avx512(a *convArgs)
+TEXT ·conv3x2x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z12
+	VMOVUPS (DX)(R15*1), Z13
+	VBROADCASTSS 0(BX)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z0
+	VFMADD231PS Z13, Z14, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z2
+	VFMADD231PS Z13, Z15, Z3
+	VBROADCASTSS 0(R12)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z4
+	VFMADD231PS Z13, Z14, Z5
+	VBROADCASTSS 64(R12)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z6
+	VFMADD231PS Z13, Z15, Z7
+	VBROADCASTSS 0(R13)(CX*4), Z14
+	VFMADD231PS Z12, Z14, Z8
+	VFMADD231PS Z13, Z14, Z9
+	VBROADCASTSS 64(R13)(CX*4), Z15
+	VFMADD231PS Z12, Z15, Z10
+	VFMADD231PS Z13, Z15, Z11
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x3x2_avx512(a *convArgs)
+TEXT ·conv3x3x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z18
+	VMOVUPS (DX)(R15*1), Z19
+	VBROADCASTSS 0(BX)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z0
+	VFMADD231PS Z19, Z20, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z2
+	VFMADD231PS Z19, Z21, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z5
+	VBROADCASTSS 0(R12)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z6
+	VFMADD231PS Z19, Z21, Z7
+	VBROADCASTSS 64(R12)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z9
+	VBROADCASTSS 128(R12)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z10
+	VFMADD231PS Z19, Z21, Z11
+	VBROADCASTSS 0(R13)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z12
+	VFMADD231PS Z19, Z20, Z13
+	VBROADCASTSS 64(R13)(CX*4), Z21
+	VFMADD231PS Z18, Z21, Z14
+	VFMADD231PS Z19, Z21, Z15
+	VBROADCASTSS 128(R13)(CX*4), Z20
+	VFMADD231PS Z18, Z20, Z16
+	VFMADD231PS Z19, Z20, Z17
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv3x4x2_avx512(a *convArgs)
+TEXT ·conv3x4x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z24
+	VMOVUPS (DX)(R15*1), Z25
+	VBROADCASTSS 0(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z0
+	VFMADD231PS Z25, Z26, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z2
+	VFMADD231PS Z25, Z27, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z4
+	VFMADD231PS Z25, Z26, Z5
+	VBROADCASTSS 192(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z6
+	VFMADD231PS Z25, Z27, Z7
+	VBROADCASTSS 0(R12)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z8
+	VFMADD231PS Z25, Z26, Z9
+	VBROADCASTSS 64(R12)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z10
+	VFMADD231PS Z25, Z27, Z11
+	VBROADCASTSS 128(R12)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z12
+	VFMADD231PS Z25, Z26, Z13
+	VBROADCASTSS 192(R12)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z14
+	VFMADD231PS Z25, Z27, Z15
+	VBROADCASTSS 0(R13)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z16
+	VFMADD231PS Z25, Z26, Z17
+	VBROADCASTSS 64(R13)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z18
+	VFMADD231PS Z25, Z27, Z19
+	VBROADCASTSS 128(R13)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z20
+	VFMADD231PS Z25, Z26, Z21
+	VBROADCASTSS 192(R13)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z22
+	VFMADD231PS Z25, Z27, Z23
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	VADDPS 0(DI)(R9*1), Z23, Z23
+	VMOVUPS Z23, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	VMOVUPS Z23, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv4x1x2_avx512(a *convArgs)
+TEXT ·conv4x1x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	LEAQ (R13)(R11*1), DI
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z8
+	VMOVUPS (DX)(R15*1), Z9
+	VBROADCASTSS 0(BX)(CX*4), Z10
+	VFMADD231PS Z8, Z10, Z0
+	VFMADD231PS Z9, Z10, Z1
+	VBROADCASTSS 0(R12)(CX*4), Z11
+	VFMADD231PS Z8, Z11, Z2
+	VFMADD231PS Z9, Z11, Z3
+	VBROADCASTSS 0(R13)(CX*4), Z10
+	VFMADD231PS Z8, Z10, Z4
+	VFMADD231PS Z9, Z10, Z5
+	VBROADCASTSS 0(DI)(CX*4), Z11
+	VFMADD231PS Z8, Z11, Z6
+	VFMADD231PS Z9, Z11, Z7
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv4x2x2_avx512(a *convArgs)
+TEXT ·conv4x2x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	LEAQ (R13)(R11*1), DI
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z16
+	VMOVUPS (DX)(R15*1), Z17
+	VBROADCASTSS 0(BX)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z0
+	VFMADD231PS Z17, Z18, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z2
+	VFMADD231PS Z17, Z19, Z3
+	VBROADCASTSS 0(R12)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z4
+	VFMADD231PS Z17, Z18, Z5
+	VBROADCASTSS 64(R12)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z6
+	VFMADD231PS Z17, Z19, Z7
+	VBROADCASTSS 0(R13)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z8
+	VFMADD231PS Z17, Z18, Z9
+	VBROADCASTSS 64(R13)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z10
+	VFMADD231PS Z17, Z19, Z11
+	VBROADCASTSS 0(DI)(CX*4), Z18
+	VFMADD231PS Z16, Z18, Z12
+	VFMADD231PS Z17, Z18, Z13
+	VBROADCASTSS 64(DI)(CX*4), Z19
+	VFMADD231PS Z16, Z19, Z14
+	VFMADD231PS Z17, Z19, Z15
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
+	VZEROUPPER
+	RET
+
+// func conv4x3x2_avx512(a *convArgs)
+TEXT ·conv4x3x2_avx512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_wBlock(AX), R15
+chunk:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_chunk(AX), R9
+	CMPQ BX, R9
+	CMOVQLT BX, R9
+	SUBQ R9, BX
+	MOVQ BX, convArgs_ntaps(AX)
+	TESTQ R9, R9
+	JZ sum
+tap:
+	MOVQ (R8), BX
+	ADDQ SI, BX
+	LEAQ (BX)(R11*1), R12
+	LEAQ (R12)(R11*1), R13
+	LEAQ (R13)(R11*1), DI
+	XORQ CX, CX
+lane:
+	VMOVUPS 0(DX), Z24
+	VMOVUPS (DX)(R15*1), Z25
+	VBROADCASTSS 0(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z0
+	VFMADD231PS Z25, Z26, Z1
+	VBROADCASTSS 64(BX)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z2
+	VFMADD231PS Z25, Z27, Z3
+	VBROADCASTSS 128(BX)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z4
+	VFMADD231PS Z25, Z26, Z5
+	VBROADCASTSS 0(R12)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z6
+	VFMADD231PS Z25, Z27, Z7
+	VBROADCASTSS 64(R12)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z8
+	VFMADD231PS Z25, Z26, Z9
+	VBROADCASTSS 128(R12)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z10
+	VFMADD231PS Z25, Z27, Z11
+	VBROADCASTSS 0(R13)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z12
+	VFMADD231PS Z25, Z26, Z13
+	VBROADCASTSS 64(R13)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z14
+	VFMADD231PS Z25, Z27, Z15
+	VBROADCASTSS 128(R13)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z16
+	VFMADD231PS Z25, Z26, Z17
+	VBROADCASTSS 0(DI)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z18
+	VFMADD231PS Z25, Z27, Z19
+	VBROADCASTSS 64(DI)(CX*4), Z26
+	VFMADD231PS Z24, Z26, Z20
+	VFMADD231PS Z25, Z26, Z21
+	VBROADCASTSS 128(DI)(CX*4), Z27
+	VFMADD231PS Z24, Z27, Z22
+	VFMADD231PS Z25, Z27, Z23
+	ADDQ $64, DX
+	INCQ CX
+	CMPQ CX, R10
+	JLT lane
+	ADDQ $8, R8
+	DECQ R9
+	JNZ tap
+sum:
+	MOVQ convArgs_outBlock(AX), R9
+	MOVQ convArgs_add(AX), CX
+	TESTQ CX, CX
+	JZ store
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VADDPS 0(DI), Z0, Z0
+	VMOVUPS Z0, 0(DI)
+	VADDPS 0(DI)(R9*1), Z1, Z1
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z2, Z2
+	VMOVUPS Z2, 0(DI)
+	VADDPS 0(DI)(R9*1), Z3, Z3
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z4, Z4
+	VMOVUPS Z4, 0(DI)
+	VADDPS 0(DI)(R9*1), Z5, Z5
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z6, Z6
+	VMOVUPS Z6, 0(DI)
+	VADDPS 0(DI)(R9*1), Z7, Z7
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z8, Z8
+	VMOVUPS Z8, 0(DI)
+	VADDPS 0(DI)(R9*1), Z9, Z9
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z10, Z10
+	VMOVUPS Z10, 0(DI)
+	VADDPS 0(DI)(R9*1), Z11, Z11
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z12, Z12
+	VMOVUPS Z12, 0(DI)
+	VADDPS 0(DI)(R9*1), Z13, Z13
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z14, Z14
+	VMOVUPS Z14, 0(DI)
+	VADDPS 0(DI)(R9*1), Z15, Z15
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z16, Z16
+	VMOVUPS Z16, 0(DI)
+	VADDPS 0(DI)(R9*1), Z17, Z17
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VADDPS 0(DI), Z18, Z18
+	VMOVUPS Z18, 0(DI)
+	VADDPS 0(DI)(R9*1), Z19, Z19
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z20, Z20
+	VMOVUPS Z20, 0(DI)
+	VADDPS 0(DI)(R9*1), Z21, Z21
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VADDPS 0(DI), Z22, Z22
+	VMOVUPS Z22, 0(DI)
+	VADDPS 0(DI)(R9*1), Z23, Z23
+	VMOVUPS Z23, 0(DI)(R9*1)
+	JMP stored
+store:
+	MOVQ convArgs_out(AX), DI
+	MOVQ convArgs_outPix(AX), BX
+	MOVQ convArgs_outRow(AX), R12
+	MOVQ DI, R13
+	VMOVUPS Z0, 0(DI)
+	VMOVUPS Z1, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z2, 0(DI)
+	VMOVUPS Z3, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z4, 0(DI)
+	VMOVUPS Z5, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z6, 0(DI)
+	VMOVUPS Z7, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z8, 0(DI)
+	VMOVUPS Z9, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z10, 0(DI)
+	VMOVUPS Z11, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z12, 0(DI)
+	VMOVUPS Z13, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z14, 0(DI)
+	VMOVUPS Z15, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z16, 0(DI)
+	VMOVUPS Z17, 0(DI)(R9*1)
+	ADDQ R12, R13
+	MOVQ R13, DI
+	VMOVUPS Z18, 0(DI)
+	VMOVUPS Z19, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z20, 0(DI)
+	VMOVUPS Z21, 0(DI)(R9*1)
+	ADDQ BX, DI
+	VMOVUPS Z22, 0(DI)
+	VMOVUPS Z23, 0(DI)(R9*1)
+stored:
+	MOVQ $1, convArgs_add(AX)
+	CMPQ convArgs_ntaps(AX), $0
+	JNE chunk
 	VZEROUPPER
 	RET

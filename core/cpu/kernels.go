@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"os"
+	"unsafe"
 )
 
 // kernels is one family: every function gives the same bits in every family.
@@ -11,10 +12,14 @@ type kernels struct {
 	minCols int // of a convolution's tile: narrower than maxCols where that divides a row evenly
 	maxCols int
 	maxRows int
-	maxPix  int // rows*cols
+	maxPix  [3]int // rows*cols of a tile, by its output blocks; 0 where no tile has as many
 
-	conv  func(a *convArgs, rows, cols int)
-	wgrad func(a *wgradArgs)
+	conv func(a *convArgs, rows, cols, blocks int)
+	// wgrad treats one tap of 16 input lanes and one output block; wgradPair two output blocks; wgradRow three taps side by side, whose
+	// window hangs over each row's ends by one pixel that is zero in x; wgradImage up to maxImageTaps taps side by side, of imageLanes
+	// input lanes, and one output block or two.
+	wgrad, wgradPair, wgradRow func(a *wgradArgs)
+	wgradImage                 func(a *wgradArgs, taps, blocks int)
 
 	// stats: res = [first pixel K, sum of y-K, sum of (y-K)^2].
 	stats func(a *ewArgs)
@@ -30,6 +35,11 @@ type kernels struct {
 	// sgd updates n weights: v = momentum*v + (decay*w + g), w = w + negLR*v.
 	sgd func(a *sgdArgs)
 }
+
+const (
+	imageLanes   = 3 // channels of an image
+	maxImageTaps = 4
+)
 
 // simdVariable names the environment variable that forces a family.
 const simdVariable = "LOCKSTEP_SIMD"
@@ -51,6 +61,28 @@ func choose() (*kernels, error) {
 		have += " " + k.name
 	}
 	return nil, fmt.Errorf("cpu: %s=%s: this machine offers%s", simdVariable, want, have)
+}
+
+// composeWgrad makes a family's larger kernels out of its smallest.
+func (k *kernels) composeWgrad() *kernels {
+	k.wgradPair = func(a *wgradArgs) { k.eachWgrad(a, 1, 2) }
+	k.wgradRow = func(a *wgradArgs) { k.eachWgrad(a, 3, 1) }
+	k.wgradImage = k.eachWgrad
+	return k
+}
+
+// eachWgrad calls wgrad for every tap and output block.
+func (k *kernels) eachWgrad(a *wgradArgs, taps, blocks int) {
+	whole := *a
+	for b := range blocks {
+		for t := range taps {
+			a.x = unsafe.Add(whole.x, t*pixelBytes)
+			a.dy = unsafe.Add(whole.dy, b*a.dyBlock)
+			a.dw = unsafe.Add(whole.dw, b*a.dwBlock+t*a.dwTap)
+			k.wgrad(a)
+		}
+	}
+	*a = whole
 }
 
 // span is a piece of a line of pixels.
@@ -80,13 +112,22 @@ func (k *kernels) columns(w int) int {
 	return k.maxCols
 }
 
-// tiles covers h x w pixels. Narrow images take several rows a tile. Which tiles there are changes no bit of the result.
-func (k *kernels) tiles(h, w int) []tile {
+// blocks is how many output blocks the largest tiles have.
+func (k *kernels) blocks() int {
+	if k.maxPix[2] > 0 {
+		return 2
+	}
+	return 1
+}
+
+// tiles covers h x w pixels of one or two blocks. Narrow images take several rows a tile. Which tiles there are changes no bit of
+// the result.
+func (k *kernels) tiles(h, w, blocks int) []tile {
 	if h == 0 || w == 0 {
 		return nil
 	}
 	columns := divide(w, k.columns(w))
-	rows := min(k.maxRows, max(1, k.maxPix/columns[len(columns)-1].n))
+	rows := min(k.maxRows, max(1, k.maxPix[blocks]/columns[len(columns)-1].n))
 	var out []tile
 	for _, r := range divide(h, rows) {
 		for _, c := range columns {

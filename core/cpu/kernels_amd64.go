@@ -19,9 +19,12 @@ func families() []*kernels {
 }
 
 var avx512Kernels = &kernels{
-	name: "avx512", minCols: 8, maxCols: 14, maxRows: 4, maxPix: 14,
-	conv:       func(a *convArgs, rows, cols int) { convavx512[rows][cols](a) },
+	name: "avx512", minCols: 8, maxCols: 14, maxRows: 4, maxPix: [3]int{1: 24, 2: 14},
+	conv:       func(a *convArgs, rows, cols, blocks int) { convavx512[blocks-1][rows-1][cols-1](a) },
 	wgrad:      wgrad_avx512,
+	wgradPair:  func(a *wgradArgs) { lanesByEight(a, wgradPair_avx512) },
+	wgradRow:   func(a *wgradArgs) { lanesByEight(a, wgradRow_avx512) },
+	wgradImage: func(a *wgradArgs, taps, blocks int) { wgradImages[taps-1][blocks-1](a) },
 	stats:      stats_avx512,
 	apply:      [4]func(*ewArgs){apply_avx512, applyAdd_avx512, applyReLU_avx512, applyAddReLU_avx512},
 	reduce:     reduce_avx512,
@@ -33,9 +36,9 @@ var avx512Kernels = &kernels{
 	sgd:        func(a *sgdArgs) { sgd_avx512(a); sgdRest(a, 16) },
 }
 
-var avx2Kernels = &kernels{
-	name: "avx2", minCols: 5, maxCols: 6, maxRows: 1, maxPix: 6,
-	conv:       func(a *convArgs, rows, cols int) { convavx2[rows][cols](a) },
+var avx2Kernels = (&kernels{
+	name: "avx2", minCols: 5, maxCols: 6, maxRows: 1, maxPix: [3]int{1: 6},
+	conv:       func(a *convArgs, rows, cols, blocks int) { convavx2[blocks-1][rows-1][cols-1](a) },
 	wgrad:      wgradFours,
 	stats:      stats_avx2,
 	apply:      [4]func(*ewArgs){apply_avx2, applyAdd_avx2, applyReLU_avx2, applyAddReLU_avx2},
@@ -46,6 +49,21 @@ var avx2Kernels = &kernels{
 	dxZ:        dxZ_avx2,
 	accumulate: accumulate_avx2,
 	sgd:        func(a *sgdArgs) { sgd_avx2(a); sgdRest(a, 8) },
+}).composeWgrad()
+
+// wgradImages holds the kernels of image channels: [taps-1][blocks-1].
+var wgradImages = [maxImageTaps][2]func(*wgradArgs){
+	{wgradImage1x1_avx512, wgradImage1x2_avx512}, {wgradImage2x1_avx512, wgradImage2x2_avx512},
+	{wgradImage3x1_avx512, wgradImage3x2_avx512}, {wgradImage4x1_avx512, wgradImage4x2_avx512},
+}
+
+// lanesByEight calls a kernel of 8 input lanes for both halves of a block.
+func lanesByEight(a *wgradArgs, kernel func(*wgradArgs)) {
+	x, dw := a.x, a.dw
+	kernel(a)
+	a.x, a.dw = unsafe.Add(x, 8*4), unsafe.Add(dw, 8*pixelBytes)
+	kernel(a)
+	a.x, a.dw = x, dw
 }
 
 // wgradFours calls the AVX2 kernel for four input lanes at a time: it has registers for no more.

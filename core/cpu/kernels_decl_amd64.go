@@ -3,91 +3,241 @@
 package cpu
 
 //go:noescape
-func conv1x1_avx512(a *convArgs)
+func conv1x1x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x2_avx512(a *convArgs)
+func conv1x2x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x3_avx512(a *convArgs)
+func conv1x3x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x4_avx512(a *convArgs)
+func conv1x4x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x5_avx512(a *convArgs)
+func conv1x5x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x6_avx512(a *convArgs)
+func conv1x6x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x7_avx512(a *convArgs)
+func conv1x7x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x8_avx512(a *convArgs)
+func conv1x8x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x9_avx512(a *convArgs)
+func conv1x9x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x10_avx512(a *convArgs)
+func conv1x10x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x11_avx512(a *convArgs)
+func conv1x11x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x12_avx512(a *convArgs)
+func conv1x12x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x13_avx512(a *convArgs)
+func conv1x13x1_avx512(a *convArgs)
 
 //go:noescape
-func conv1x14_avx512(a *convArgs)
+func conv1x14x1_avx512(a *convArgs)
 
 //go:noescape
-func conv2x1_avx512(a *convArgs)
+func conv2x1x1_avx512(a *convArgs)
 
 //go:noescape
-func conv2x2_avx512(a *convArgs)
+func conv2x2x1_avx512(a *convArgs)
 
 //go:noescape
-func conv2x3_avx512(a *convArgs)
+func conv2x3x1_avx512(a *convArgs)
 
 //go:noescape
-func conv2x4_avx512(a *convArgs)
+func conv2x4x1_avx512(a *convArgs)
 
 //go:noescape
-func conv2x5_avx512(a *convArgs)
+func conv2x5x1_avx512(a *convArgs)
 
 //go:noescape
-func conv2x6_avx512(a *convArgs)
+func conv2x6x1_avx512(a *convArgs)
 
 //go:noescape
-func conv2x7_avx512(a *convArgs)
+func conv2x7x1_avx512(a *convArgs)
 
 //go:noescape
-func conv3x1_avx512(a *convArgs)
+func conv2x8x1_avx512(a *convArgs)
 
 //go:noescape
-func conv3x2_avx512(a *convArgs)
+func conv2x9x1_avx512(a *convArgs)
 
 //go:noescape
-func conv3x3_avx512(a *convArgs)
+func conv2x10x1_avx512(a *convArgs)
 
 //go:noescape
-func conv3x4_avx512(a *convArgs)
+func conv2x11x1_avx512(a *convArgs)
 
 //go:noescape
-func conv4x1_avx512(a *convArgs)
+func conv2x12x1_avx512(a *convArgs)
 
 //go:noescape
-func conv4x2_avx512(a *convArgs)
+func conv3x1x1_avx512(a *convArgs)
 
 //go:noescape
-func conv4x3_avx512(a *convArgs)
+func conv3x2x1_avx512(a *convArgs)
+
+//go:noescape
+func conv3x3x1_avx512(a *convArgs)
+
+//go:noescape
+func conv3x4x1_avx512(a *convArgs)
+
+//go:noescape
+func conv3x5x1_avx512(a *convArgs)
+
+//go:noescape
+func conv3x6x1_avx512(a *convArgs)
+
+//go:noescape
+func conv3x7x1_avx512(a *convArgs)
+
+//go:noescape
+func conv3x8x1_avx512(a *convArgs)
+
+//go:noescape
+func conv4x1x1_avx512(a *convArgs)
+
+//go:noescape
+func conv4x2x1_avx512(a *convArgs)
+
+//go:noescape
+func conv4x3x1_avx512(a *convArgs)
+
+//go:noescape
+func conv4x4x1_avx512(a *convArgs)
+
+//go:noescape
+func conv4x5x1_avx512(a *convArgs)
+
+//go:noescape
+func conv4x6x1_avx512(a *convArgs)
+
+//go:noescape
+func conv1x1x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x2x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x3x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x4x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x5x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x6x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x7x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x8x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x9x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x10x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x11x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x12x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x13x2_avx512(a *convArgs)
+
+//go:noescape
+func conv1x14x2_avx512(a *convArgs)
+
+//go:noescape
+func conv2x1x2_avx512(a *convArgs)
+
+//go:noescape
+func conv2x2x2_avx512(a *convArgs)
+
+//go:noescape
+func conv2x3x2_avx512(a *convArgs)
+
+//go:noescape
+func conv2x4x2_avx512(a *convArgs)
+
+//go:noescape
+func conv2x5x2_avx512(a *convArgs)
+
+//go:noescape
+func conv2x6x2_avx512(a *convArgs)
+
+//go:noescape
+func conv2x7x2_avx512(a *convArgs)
+
+//go:noescape
+func conv3x1x2_avx512(a *convArgs)
+
+//go:noescape
+func conv3x2x2_avx512(a *convArgs)
+
+//go:noescape
+func conv3x3x2_avx512(a *convArgs)
+
+//go:noescape
+func conv3x4x2_avx512(a *convArgs)
+
+//go:noescape
+func conv4x1x2_avx512(a *convArgs)
+
+//go:noescape
+func conv4x2x2_avx512(a *convArgs)
+
+//go:noescape
+func conv4x3x2_avx512(a *convArgs)
 
 //go:noescape
 func wgrad_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradPair_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradRow_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage1x1_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage1x2_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage2x1_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage2x2_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage3x1_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage3x2_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage4x1_avx512(a *wgradArgs)
+
+//go:noescape
+func wgradImage4x2_avx512(a *wgradArgs)
 
 //go:noescape
 func stats_avx512(a *ewArgs)
@@ -126,22 +276,22 @@ func accumulate_avx512(a *ewArgs)
 func sgd_avx512(a *sgdArgs)
 
 //go:noescape
-func conv1x1_avx2(a *convArgs)
+func conv1x1x1_avx2(a *convArgs)
 
 //go:noescape
-func conv1x2_avx2(a *convArgs)
+func conv1x2x1_avx2(a *convArgs)
 
 //go:noescape
-func conv1x3_avx2(a *convArgs)
+func conv1x3x1_avx2(a *convArgs)
 
 //go:noescape
-func conv1x4_avx2(a *convArgs)
+func conv1x4x1_avx2(a *convArgs)
 
 //go:noescape
-func conv1x5_avx2(a *convArgs)
+func conv1x5x1_avx2(a *convArgs)
 
 //go:noescape
-func conv1x6_avx2(a *convArgs)
+func conv1x6x1_avx2(a *convArgs)
 
 //go:noescape
 func wgrad_avx2(a *wgradArgs)
@@ -182,54 +332,25 @@ func accumulate_avx2(a *ewArgs)
 //go:noescape
 func sgd_avx2(a *sgdArgs)
 
-// convavx512 holds the kernel of every tile shape: [rows][cols].
-var convavx512 = [5][15]func(*convArgs){
+// convavx512 holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].
+var convavx512 = [2][4][14]func(*convArgs){
+	0: {
+		0: {conv1x1x1_avx512, conv1x2x1_avx512, conv1x3x1_avx512, conv1x4x1_avx512, conv1x5x1_avx512, conv1x6x1_avx512, conv1x7x1_avx512, conv1x8x1_avx512, conv1x9x1_avx512, conv1x10x1_avx512, conv1x11x1_avx512, conv1x12x1_avx512, conv1x13x1_avx512, conv1x14x1_avx512},
+		1: {conv2x1x1_avx512, conv2x2x1_avx512, conv2x3x1_avx512, conv2x4x1_avx512, conv2x5x1_avx512, conv2x6x1_avx512, conv2x7x1_avx512, conv2x8x1_avx512, conv2x9x1_avx512, conv2x10x1_avx512, conv2x11x1_avx512, conv2x12x1_avx512},
+		2: {conv3x1x1_avx512, conv3x2x1_avx512, conv3x3x1_avx512, conv3x4x1_avx512, conv3x5x1_avx512, conv3x6x1_avx512, conv3x7x1_avx512, conv3x8x1_avx512},
+		3: {conv4x1x1_avx512, conv4x2x1_avx512, conv4x3x1_avx512, conv4x4x1_avx512, conv4x5x1_avx512, conv4x6x1_avx512},
+	},
 	1: {
-		1:  conv1x1_avx512,
-		2:  conv1x2_avx512,
-		3:  conv1x3_avx512,
-		4:  conv1x4_avx512,
-		5:  conv1x5_avx512,
-		6:  conv1x6_avx512,
-		7:  conv1x7_avx512,
-		8:  conv1x8_avx512,
-		9:  conv1x9_avx512,
-		10: conv1x10_avx512,
-		11: conv1x11_avx512,
-		12: conv1x12_avx512,
-		13: conv1x13_avx512,
-		14: conv1x14_avx512,
-	},
-	2: {
-		1: conv2x1_avx512,
-		2: conv2x2_avx512,
-		3: conv2x3_avx512,
-		4: conv2x4_avx512,
-		5: conv2x5_avx512,
-		6: conv2x6_avx512,
-		7: conv2x7_avx512,
-	},
-	3: {
-		1: conv3x1_avx512,
-		2: conv3x2_avx512,
-		3: conv3x3_avx512,
-		4: conv3x4_avx512,
-	},
-	4: {
-		1: conv4x1_avx512,
-		2: conv4x2_avx512,
-		3: conv4x3_avx512,
+		0: {conv1x1x2_avx512, conv1x2x2_avx512, conv1x3x2_avx512, conv1x4x2_avx512, conv1x5x2_avx512, conv1x6x2_avx512, conv1x7x2_avx512, conv1x8x2_avx512, conv1x9x2_avx512, conv1x10x2_avx512, conv1x11x2_avx512, conv1x12x2_avx512, conv1x13x2_avx512, conv1x14x2_avx512},
+		1: {conv2x1x2_avx512, conv2x2x2_avx512, conv2x3x2_avx512, conv2x4x2_avx512, conv2x5x2_avx512, conv2x6x2_avx512, conv2x7x2_avx512},
+		2: {conv3x1x2_avx512, conv3x2x2_avx512, conv3x3x2_avx512, conv3x4x2_avx512},
+		3: {conv4x1x2_avx512, conv4x2x2_avx512, conv4x3x2_avx512},
 	},
 }
 
-// convavx2 holds the kernel of every tile shape: [rows][cols].
-var convavx2 = [2][7]func(*convArgs){
-	1: {
-		1: conv1x1_avx2,
-		2: conv1x2_avx2,
-		3: conv1x3_avx2,
-		4: conv1x4_avx2,
-		5: conv1x5_avx2,
-		6: conv1x6_avx2,
+// convavx2 holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].
+var convavx2 = [2][1][14]func(*convArgs){
+	0: {
+		0: {conv1x1x1_avx2, conv1x2x1_avx2, conv1x3x1_avx2, conv1x4x1_avx2, conv1x5x1_avx2, conv1x6x1_avx2},
 	},
 }

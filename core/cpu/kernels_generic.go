@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-var genericKernels = &kernels{
-	name: "generic", minCols: 28, maxCols: 28, maxRows: 1, maxPix: 28,
+var genericKernels = (&kernels{
+	name: "generic", minCols: 28, maxCols: 28, maxRows: 1, maxPix: [3]int{1: 28},
 	conv: convGeneric, wgrad: wgradGeneric, stats: statsGeneric,
 	apply: [4]func(*ewArgs){
 		func(a *ewArgs) { applyGeneric(a, false, false) },
@@ -21,7 +21,7 @@ var genericKernels = &kernels{
 	dxZ:        func(a *ewArgs) { dxGeneric(a, true) },
 	accumulate: accumulateGeneric,
 	sgd:        sgdGeneric,
-}
+}).composeWgrad()
 
 // fma32 is x*y + z rounded once, as the vector instructions do it. The product of two float32 is exact in
 // float64; the sum is rounded to odd there, so that rounding it again to float32 is as if it had been exact
@@ -62,25 +62,30 @@ type vector = [lanes]float32
 
 func vec(p unsafe.Pointer, off int) *vector { return (*vector)(unsafe.Add(p, off)) }
 
-func convGeneric(a *convArgs, rows, cols int) {
+func convGeneric(a *convArgs, rows, cols, blocks int) {
+	for b := range blocks {
+		for r := range rows {
+			for c := range cols {
+				convPixel(a, unsafe.Add(a.in, r*a.inRow+c*pixelBytes), unsafe.Add(a.w, b*a.wBlock), vec(a.out, b*a.outBlock+r*a.outRow+c*a.outPix))
+			}
+		}
+	}
+}
+
+// convPixel computes one output pixel of one block.
+func convPixel(a *convArgs, in, w unsafe.Pointer, out *vector) {
 	taps := unsafe.Slice((*int)(a.taps), a.ntaps)
-	for r := range rows {
-		for c := range cols {
-			out := vec(a.out, r*a.outRow+c*a.outPix)
-			if a.add == 0 {
-				*out = vector{}
-			}
-			in := unsafe.Add(a.in, r*a.inRow+c*pixelBytes)
-			for t := 0; t < len(taps); t += a.chunk {
-				sum := convChunk(in, unsafe.Add(a.w, t*a.lanes*pixelBytes), taps[t:min(t+a.chunk, len(taps))], a.lanes)
-				if t == 0 && a.add == 0 {
-					*out = sum
-					continue
-				}
-				for o, v := range sum {
-					out[o] += v
-				}
-			}
+	if a.add == 0 {
+		*out = vector{}
+	}
+	for t := 0; t < len(taps); t += a.chunk {
+		sum := convChunk(in, unsafe.Add(w, t*a.lanes*pixelBytes), taps[t:min(t+a.chunk, len(taps))], a.lanes)
+		if t == 0 && a.add == 0 {
+			*out = sum
+			continue
+		}
+		for o, v := range sum {
+			out[o] += v
 		}
 	}
 }

@@ -114,10 +114,12 @@ func TestConvKernels(t *testing.T) {
 	for _, k := range vectorFamilies(t) {
 		t.Run(k.name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(2, 2))
-			for rows := 1; rows <= k.maxRows; rows++ {
-				for cols := 1; rows*cols <= k.maxPix; cols++ {
-					for _, taps := range []int{0, 1, 3, 4, 9} {
-						convCase(t, rng, k, rows, cols, taps, []int{1, 3, 16}[rng.IntN(3)], 1+rng.IntN(4), rng.IntN(2))
+			for blocks := 1; blocks <= k.blocks(); blocks++ {
+				for rows := 1; rows <= k.maxRows; rows++ {
+					for cols := 1; rows*cols <= k.maxPix[blocks] && cols <= k.maxCols; cols++ {
+						for _, taps := range []int{0, 1, 3, 4, 9} {
+							convCase(t, rng, k, rows, cols, blocks, taps, []int{1, 3, 16}[rng.IntN(3)], 1+rng.IntN(4), rng.IntN(2))
+						}
 					}
 				}
 			}
@@ -125,14 +127,16 @@ func TestConvKernels(t *testing.T) {
 	}
 }
 
-func convCase(t *testing.T, rng *rand.Rand, k *kernels, rows, cols, ntaps, inLanes, chunk, add int) {
+func convCase(t *testing.T, rng *rand.Rand, k *kernels, rows, cols, blocks, ntaps, inLanes, chunk, add int) {
 	t.Helper()
 	inRow, skew := (cols+rng.IntN(3))*lanes, rng.IntN(lanes)
 	in := guard(rows*inRow+200*lanes, skew)
-	w := guard(max(1, ntaps*inLanes*lanes), rng.IntN(lanes))
+	wBlock := max(1, ntaps*inLanes*lanes)
+	w := guard(blocks*wBlock, rng.IntN(lanes))
 	outPix := (1 + rng.IntN(2)) * lanes
 	outRow := cols * outPix
-	out, want := guard(rows*outRow, skew), guard(rows*outRow, skew)
+	outBlock := rows*outRow + rng.IntN(3)*lanes
+	out, want := guard(blocks*outBlock, skew), guard(blocks*outBlock, skew)
 	noise(rng, in.data, ntaps == 4)
 	noise(rng, w.data, ntaps == 4)
 	noise(rng, out.data, false)
@@ -142,44 +146,81 @@ func convCase(t *testing.T, rng *rand.Rand, k *kernels, rows, cols, ntaps, inLan
 		taps[i] = rng.IntN(100) * pixelBytes
 	}
 	a := convArgs{in: in.ptr(), w: w.ptr(), out: out.ptr(), taps: unsafe.Pointer(&taps[0]), ntaps: ntaps, lanes: inLanes,
-		inRow: 4 * inRow, outPix: 4 * outPix, outRow: 4 * outRow, chunk: chunk, add: add}
+		inRow: 4 * inRow, outPix: 4 * outPix, outRow: 4 * outRow, wBlock: 4 * wBlock, outBlock: 4 * outBlock, chunk: chunk, add: add}
 	b := a
 	b.out = want.ptr()
-	k.conv(&a, rows, cols)
-	genericKernels.conv(&b, rows, cols)
-	name := fmt.Sprintf("%s conv %dx%d, %d taps of %d in chunks of %d, add %d", k.name, rows, cols, ntaps, inLanes, chunk, add)
+	k.conv(&a, rows, cols, blocks)
+	genericKernels.conv(&b, rows, cols, blocks)
+	name := fmt.Sprintf("%s conv %dx%d of %d blocks, %d taps of %d in chunks of %d, add %d", k.name, rows, cols, blocks, ntaps, inLanes, chunk, add)
 	out.check(t, name)
 	if err := same(out.data, want.data); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 }
 
+// wgradCase is a kernel with what it treats. Rows of taps that hang over need zeros in x and finite numbers.
+type wgradCase struct {
+	name         string
+	run          func(*wgradArgs)
+	taps, blocks int
+	lanes        int
+	rolls        bool
+}
+
+func wgradCases(k *kernels) []wgradCase {
+	out := []wgradCase{{"wgrad", k.wgrad, 1, 1, lanes, false}, {"wgradPair", k.wgradPair, 1, 2, lanes, false}, {"wgradRow", k.wgradRow, 3, 1, lanes, true}}
+	for taps := 1; taps <= maxImageTaps; taps++ {
+		for blocks := 1; blocks <= 2; blocks++ {
+			out = append(out, wgradCase{fmt.Sprintf("wgradImage of %d taps, %d blocks", taps, blocks), func(a *wgradArgs) { k.wgradImage(a, taps, blocks) }, taps, blocks, imageLanes, false})
+		}
+	}
+	return out
+}
+
 func TestWeightGradientKernels(t *testing.T) {
 	for _, k := range vectorFamilies(t) {
 		t.Run(k.name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(3, 3))
-			for cols := 1; cols <= 40; cols++ {
-				images, rows, halo := 1+rng.IntN(3), 1+rng.IntN(4), rng.IntN(3)
-				xRow, dyRow := (cols+halo)*lanes, (cols+rng.IntN(2))*lanes
-				x, dy := guard(images*rows*xRow, cols%lanes), guard(images*rows*dyRow, cols%7)
-				dw, want := guard(blockLen, cols%lanes), guard(blockLen, cols%lanes)
-				noise(rng, x.data, cols%5 == 0)
-				noise(rng, dy.data, cols%5 == 0)
-				noise(rng, dw.data, false)
-				copy(want.data, dw.data)
-				a := wgradArgs{x: x.ptr(), dy: dy.ptr(), dw: dw.ptr(), images: images, xImage: 4 * rows * xRow, dyImage: 4 * rows * dyRow,
-					rows: rows, xRow: 4 * xRow, dyRow: 4 * dyRow, cols: cols, add: rng.IntN(2)}
-				b := a
-				b.dw = want.ptr()
-				k.wgrad(&a)
-				genericKernels.wgrad(&b)
-				name := fmt.Sprintf("%s wgrad of %d images of %dx%d", k.name, images, rows, cols)
-				dw.check(t, name)
-				if err := same(dw.data, want.data); err != nil {
-					t.Fatalf("%s: %v", name, err)
+			for i, c := range wgradCases(k) {
+				for cols := 1; cols <= 40; cols++ {
+					wgradCompare(t, rng, k.name+" "+c.name, c, wgradCases(genericKernels)[i], cols)
 				}
 			}
 		})
+	}
+}
+
+// wgradCompare runs a kernel of two families on the same memory.
+func wgradCompare(t *testing.T, rng *rand.Rand, name string, c, generic wgradCase, cols int) {
+	t.Helper()
+	images, rows := 1+rng.IntN(3), 1+rng.IntN(4)
+	xRow, dyRow := (cols+c.taps-1+rng.IntN(3))*lanes, (cols+rng.IntN(2))*lanes
+	dyBlock, dwTap := images*rows*dyRow, (1+rng.IntN(2))*blockLen
+	dwBlock := c.taps*dwTap + rng.IntN(2)*blockLen
+	x, dy := guard(images*rows*xRow, cols%lanes), guard(c.blocks*dyBlock, cols%7)
+	dw, want := guard(c.blocks*dwBlock, cols%lanes), guard(c.blocks*dwBlock, cols%lanes)
+	noise(rng, x.data, cols%5 == 0 && !c.rolls)
+	noise(rng, dy.data, cols%5 == 0 && !c.rolls)
+	noise(rng, dw.data, false)
+	copy(want.data, dw.data)
+	if c.rolls {
+		for i := 0; i < len(x.data); i += xRow {
+			clear(x.data[i:][:lanes])
+			clear(x.data[i+(cols+1)*lanes:][:lanes])
+		}
+	}
+	a := wgradArgs{x: x.ptr(), dy: dy.ptr(), dw: dw.ptr(), images: images, xImage: 4 * rows * xRow, dyImage: 4 * rows * dyRow, rows: rows, xRow: 4 * xRow,
+		dyRow: 4 * dyRow, cols: cols, dyBlock: 4 * dyBlock, dwBlock: 4 * dwBlock, dwTap: 4 * dwTap, add: rng.IntN(2)}
+	b := a
+	b.dw = want.ptr()
+	c.run(&a)
+	generic.run(&b)
+	name = fmt.Sprintf("%s, %d images of %dx%d", name, images, rows, cols)
+	dw.check(t, name)
+	for i := 0; i < len(dw.data); i += blockLen { // only the lanes that count
+		if err := same(dw.data[i:i+c.lanes*lanes], want.data[i:i+c.lanes*lanes]); err != nil {
+			t.Fatalf("%s: block %d: %v", name, i/blockLen, err)
+		}
 	}
 }
 
@@ -280,25 +321,32 @@ func TestSGDKernels(t *testing.T) {
 // TestTiles: tiles cover every pixel once and fit the kernels.
 func TestTiles(t *testing.T) {
 	for _, k := range families() {
-		for h := range 40 {
-			for w := range 70 {
-				seen := make([]int, h*w)
-				for _, q := range k.tiles(h, w) {
-					if q.rows < 1 || q.cols < 1 || q.rows > k.maxRows || q.cols > k.maxCols || q.rows*q.cols > k.maxPix {
-						t.Fatalf("%s, %dx%d: no kernel for a tile of %dx%d", k.name, h, w, q.rows, q.cols)
-					}
-					for y := range q.rows {
-						for x := range q.cols {
-							seen[(q.y+y)*w+q.x+x]++
-						}
-					}
-				}
-				for i, n := range seen {
-					if n != 1 {
-						t.Fatalf("%s, %dx%d: pixel %d is covered %d times", k.name, h, w, i, n)
-					}
+		for blocks := 1; blocks <= k.blocks(); blocks++ {
+			for h := range 40 {
+				for w := range 70 {
+					tilesCase(t, k, h, w, blocks)
 				}
 			}
+		}
+	}
+}
+
+func tilesCase(t *testing.T, k *kernels, h, w, blocks int) {
+	t.Helper()
+	seen := make([]int, h*w)
+	for _, q := range k.tiles(h, w, blocks) {
+		if q.rows < 1 || q.cols < 1 || q.rows > k.maxRows || q.cols > k.maxCols || q.rows*q.cols > k.maxPix[blocks] {
+			t.Fatalf("%s, %dx%d: no kernel for a tile of %dx%d in %d blocks", k.name, h, w, q.rows, q.cols, blocks)
+		}
+		for y := range q.rows {
+			for x := range q.cols {
+				seen[(q.y+y)*w+q.x+x]++
+			}
+		}
+	}
+	for i, n := range seen {
+		if n != 1 {
+			t.Fatalf("%s, %dx%d: pixel %d is covered %d times", k.name, h, w, i, n)
 		}
 	}
 }

@@ -40,13 +40,13 @@ func (c *compiler) lowerConv(i int, nd core.Node) {
 	u := newConv(c.params[nd.Name+".weight"], nd, c.values[nd.Inputs[0]], c.value(i))
 	c.convs[i] = u
 	c.e.convs = append(c.e.convs, u)
-	c.convForward(u, nd.Name, perImage(nd.Name, u.outCB, c.job(u.forward)))
+	c.convForward(u, nd.Name, perImage(nd.Name, blockRuns(c.e.kern, u.outCB), c.job(u.forward)))
 	c.undo = append(c.undo, func() {
 		u.dy = c.grads[i]
 		if nd.Inputs[0] != 0 {
 			u.dx, u.addDX = c.gradient(nd.Inputs[0])
 		}
-		c.convBackward(u, nd.Name, perImage(nd.Name+" data", u.inCB, c.job(u.backwardData)))
+		c.convBackward(u, nd.Name, perImage(nd.Name+" data", blockRuns(c.e.kern, u.inCB), c.job(u.backwardData)))
 	})
 }
 
@@ -68,10 +68,10 @@ func (c *compiler) convBackward(u *convUnit, name string, data step) {
 	}
 	u.planWeightGradient()
 	c.pending = append(c.pending, func() {
-		c.backward(fixed(name+" weights", len(u.groups)*u.inCB*u.outCB, c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
-		c.touch(u.partial)
+		c.backward(fixed(name+" weights", len(u.weights.groups)*len(u.weights.tiles), c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
+		c.touch(u.weights.partial)
 		c.backward(fixed(name+" combine", u.inCB*u.outCB, c.job(u.combine)))
-		c.touch(u.partial)
+		c.touch(u.weights.partial)
 		c.final(u.param)
 	})
 }
@@ -226,7 +226,7 @@ func (c *compiler) lowerLinear(nd core.Node) {
 	e.linear = u
 	e.convs = append(e.convs, u.conv)
 	c.forward(step{name: nd.Name + " pack", serial: func() { u.pack(e) }}, in, row)
-	c.convForward(u.conv, nd.Name, fixed(nd.Name, u.conv.outCB, c.job(u.conv.forward)))
+	c.convForward(u.conv, nd.Name, fixed(nd.Name, blockRuns(e.kern, u.conv.outCB), c.job(u.conv.forward)))
 	c.forward(step{name: nd.Name + " logits", serial: func() { u.unpack(e, e.state.Params, e.logits) }}, y)
 	c.undo = append(c.undo, func() { c.linearBackward(u, nd) })
 }
@@ -240,7 +240,7 @@ func (c *compiler) linearBackward(u *linearUnit, nd core.Node) {
 		u.conv.dx = newTensor(1, u.in.c, 1, u.conv.y.w, 0)
 		u.dIn, u.addDX = c.gradient(nd.Inputs[0])
 	}
-	c.convBackward(u.conv, nd.Name, fixed(nd.Name+" data", u.conv.inCB, c.job(u.conv.backwardData)))
+	c.convBackward(u.conv, nd.Name, fixed(nd.Name+" data", blockRuns(e.kern, u.conv.inCB), c.job(u.conv.backwardData)))
 	if u.dIn != nil {
 		c.backward(step{name: nd.Name + " unpack", serial: func() { u.unpackGradient(e) }}, u.conv.dx, u.dIn)
 	}

@@ -5,14 +5,18 @@ import (
 	"fmt"
 )
 
-// maxPixels is how many pixels of one channel block a tile may have. AVX-512 has registers for 28 or more, but with
-// more than 14 the store queue fills when a chunk's sums go to memory, and that costs more than loading the
-// weights again; AVX2's registers hold 6 pairs (two more hold weights, one a pixel's value).
-func maxPixels(f family) int {
-	if f.lanes == 16 {
-		return 14
+// maxPixels is how many pixels a tile of one or two channel blocks may have: 28 registers of sums in AVX-512, and two of weights. In AVX2, 6
+// pairs of registers hold sums, two more weights and one a pixel's value: no tile has two blocks there.
+func maxPixels(f family, blocks int) int {
+	switch {
+	case f.lanes == 8 && blocks == 1:
+		return 6
+	case f.lanes == 8:
+		return 0
+	case blocks == 1:
+		return 24
 	}
-	return 6
+	return 14
 }
 
 // maxRows is how many rows a tile may have: one base register each.
@@ -23,95 +27,135 @@ func maxRows(f family) int {
 	return 1
 }
 
-func tileName(f family, rows, cols int) string {
-	return fmt.Sprintf("conv%dx%d_%s", rows, cols, f.name)
+// maxCols bounds the columns of a tile, for the sake of the code's size.
+const maxCols = 14
+
+// tileShape is a tile of rows x cols pixels in one or two output blocks.
+type tileShape struct{ rows, cols, blocks int }
+
+func (s tileShape) name(f family) string {
+	return fmt.Sprintf("conv%dx%dx%d_%s", s.rows, s.cols, s.blocks, f.name)
 }
 
-// eachTile calls do for every tile shape of a family.
-func eachTile(f family, do func(rows, cols int)) {
-	for rows := 1; rows <= maxRows(f); rows++ {
-		for cols := 1; rows*cols <= maxPixels(f); cols++ {
-			do(rows, cols)
+// tileShapes lists the tiles of a family.
+func tileShapes(f family) (out []tileShape) {
+	for blocks := 1; blocks <= 2; blocks++ {
+		for rows := 1; rows <= maxRows(f); rows++ {
+			for cols := 1; rows*cols <= maxPixels(f, blocks) && cols <= maxCols; cols++ {
+				out = append(out, tileShape{rows, cols, blocks})
+			}
 		}
 	}
+	return out
 }
 
 func convKernels(g *gen, f family) {
-	eachTile(f, func(rows, cols int) { convKernel(g, f, rows, cols) })
+	for _, s := range tileShapes(f) {
+		convKernel(g, f, s)
+	}
 }
 
-// convKernel writes the kernel of a tile of rows x cols pixels: for every tap and every input lane of it, one
-// vector of weights times each pixel's broadcast value. Every chunk taps the sums so far go to memory and the
-// accumulators start again from zero: sums of sums round less than one long sum.
-func convKernel(g *gen, f family, rows, cols int) {
-	g.fn(tileName(f, rows, cols), "convArgs")
+// convKernel writes the kernel of a tile: for every tap and every input lane of it, one vector of weights for each block times
+// each pixel's broadcast value. Every chunk taps the sums so far go to memory and the accumulators start again from zero: sums of
+// sums round less than one long sum.
+func convKernel(g *gen, f family, s tileShape) {
+	g.fn(s.name(f), "convArgs")
 	g.field("convArgs", "in", "SI")
 	g.field("convArgs", "w", "DX")
 	g.field("convArgs", "taps", "R8")
-	g.field("convArgs", "ntaps", "R15")
 	g.field("convArgs", "lanes", "R10")
-	if rows > 1 {
+	if s.rows > 1 {
 		g.field("convArgs", "inRow", "R11")
 	}
+	if s.blocks > 1 {
+		g.field("convArgs", "wBlock", "R15")
+	}
 	per := 16 / f.lanes
+	sums := s.rows * s.cols * s.blocks * per
 	g.at("chunk")
-	for i := range rows * cols * per {
+	for i := range sums {
 		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
 	}
+	g.field("convArgs", "ntaps", "BX")
 	g.field("convArgs", "chunk", "R9")
-	g.p("CMPQ R15, R9")
-	g.p("CMOVQLT R15, R9")
-	g.p("SUBQ R9, R15")
+	g.p("CMPQ BX, R9")
+	g.p("CMOVQLT BX, R9")
+	g.p("SUBQ R9, BX")
+	g.p("MOVQ BX, convArgs_ntaps(AX)")
 	g.p("TESTQ R9, R9")
 	g.p("JZ sum")
-	convTaps(g, f, rows, cols)
+	convTaps(g, f, s)
 	g.at("sum")
+	if s.blocks > 1 {
+		g.field("convArgs", "outBlock", "R9")
+	}
+	// at is where half h of the pixel's block b goes.
+	at := func(b, h int) string {
+		if b == 0 {
+			return fmt.Sprintf("%d(DI)", h*f.width)
+		}
+		return fmt.Sprintf("%d(DI)(R9*1)", h*f.width)
+	}
+	each := func(do func(reg, mem string)) {
+		eachPixel(g, s, func(i int) {
+			for b := range s.blocks {
+				for h := range per {
+					do(f.v((i*s.blocks+b)*per+h), at(b, h))
+				}
+			}
+		})
+	}
 	g.field("convArgs", "add", "CX")
 	g.p("TESTQ CX, CX")
 	g.p("JZ store")
-	eachPixel(g, rows, cols, func(i int) {
-		for h := range per {
-			g.p("VADDPS %d(DI), %s, %s", h*f.width, f.v(i*per+h), f.v(i*per+h))
-		}
+	each(func(reg, mem string) {
+		g.p("VADDPS %s, %s, %s", mem, reg, reg)
+		g.p("VMOVUPS %s, %s", reg, mem)
 	})
+	g.p("JMP stored")
 	g.at("store")
-	eachPixel(g, rows, cols, func(i int) {
-		for h := range per {
-			g.p("VMOVUPS %s, %d(DI)", f.v(i*per+h), h*f.width)
-		}
-	})
+	each(func(reg, mem string) { g.p("VMOVUPS %s, %s", reg, mem) })
+	g.at("stored")
 	g.p("MOVQ $1, convArgs_add(AX)")
-	g.p("TESTQ R15, R15")
-	g.p("JNZ chunk")
+	g.p("CMPQ convArgs_ntaps(AX), $0")
+	g.p("JNE chunk")
 	g.ret()
 }
 
 // convTaps writes the loop over R9 taps.
-func convTaps(g *gen, f family, rows, cols int) {
+func convTaps(g *gen, f family, s tileShape) {
 	per := 16 / f.lanes
 	g.at("tap")
 	base := []string{"BX", "R12", "R13", "DI"}
 	g.p("MOVQ (R8), BX")
 	g.p("ADDQ SI, BX")
-	for r := 1; r < rows; r++ {
+	for r := 1; r < s.rows; r++ {
 		g.p("LEAQ (%s)(R11*1), %s", base[r-1], base[r])
 	}
 	g.p("XORQ CX, CX")
 	g.at("lane")
-	weight := rows * cols * per
+	weight := s.rows * s.cols * s.blocks * per
 	for h := range per {
 		g.p("VMOVUPS %d(DX), %s", h*f.width, f.v(weight+h))
 	}
-	for r := range rows {
-		for c := range cols {
-			acc := (r*cols + c) * per
-			if per == 1 {
-				g.p("VFMADD231PS.BCST %d(%s)(CX*4), %s, %s", c*64, base[r], f.v(weight), f.v(acc))
+	if s.blocks > 1 {
+		g.p("VMOVUPS (DX)(R15*1), %s", f.v(weight+1))
+	}
+	for r := range s.rows {
+		for c := range s.cols {
+			i := r*s.cols + c
+			mem := fmt.Sprintf("%d(%s)(CX*4)", c*64, base[r])
+			if per == 1 && s.blocks == 1 {
+				g.p("VFMADD231PS.BCST %s, %s, %s", mem, f.v(weight), f.v(i))
 				continue
 			}
-			g.p("VBROADCASTSS %d(%s)(CX*4), %s", c*64, base[r], f.v(weight+2))
-			g.p("VFMADD231PS %s, %s, %s", f.v(weight), f.v(weight+2), f.v(acc))
-			g.p("VFMADD231PS %s, %s, %s", f.v(weight+1), f.v(weight+2), f.v(acc+1))
+			value := f.v(weight + 2)
+			if per == 1 { // registers to spare: two values take turns
+				value = f.v(weight + 2 + i%2)
+			}
+			g.p("VBROADCASTSS %s, %s", mem, value)
+			g.p("VFMADD231PS %s, %s, %s", f.v(weight), value, f.v(2*i))
+			g.p("VFMADD231PS %s, %s, %s", f.v(weight+1), value, f.v(2*i+1))
 		}
 	}
 	g.p("ADDQ $64, DX")
@@ -123,22 +167,22 @@ func convTaps(g *gen, f family, rows, cols int) {
 	g.p("JNZ tap")
 }
 
-// eachPixel walks DI over the tile's output pixels. It uses BX and R12.
-func eachPixel(g *gen, rows, cols int, do func(i int)) {
+// eachPixel walks DI over the tile's output pixels. It uses BX, R12 and R13.
+func eachPixel(g *gen, s tileShape, do func(i int)) {
 	g.field("convArgs", "out", "DI")
 	g.field("convArgs", "outPix", "BX")
-	if rows > 1 {
+	if s.rows > 1 {
 		g.field("convArgs", "outRow", "R12")
 		g.p("MOVQ DI, R13")
 	}
-	for r := range rows {
-		for c := range cols {
-			do(r*cols + c)
-			if c < cols-1 {
+	for r := range s.rows {
+		for c := range s.cols {
+			do(r*s.cols + c)
+			if c < s.cols-1 {
 				g.p("ADDQ BX, DI")
 			}
 		}
-		if r < rows-1 {
+		if r < s.rows-1 {
 			g.p("ADDQ R12, R13")
 			g.p("MOVQ R13, DI")
 		}
@@ -147,81 +191,28 @@ func eachPixel(g *gen, rows, cols int, do func(i int)) {
 
 // tileTable declares the kernels of a family by shape.
 func tileTable(b *bytes.Buffer, f family) {
-	fmt.Fprintf(b, "// conv%s holds the kernel of every tile shape: [rows][cols].\nvar conv%s = [%d][%d]func(*convArgs){\n", f.name, f.name, maxRows(f)+1, maxPixels(f)+1)
-	for rows := 1; rows <= maxRows(f); rows++ {
-		fmt.Fprintf(b, "\t%d: {\n", rows)
-		for cols := 1; rows*cols <= maxPixels(f); cols++ {
-			fmt.Fprintf(b, "\t\t%d: %s,\n", cols, tileName(f, rows, cols))
+	fmt.Fprintf(b, "// conv%s holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].\nvar conv%s = [2][%d][%d]func(*convArgs){\n", f.name, f.name, maxRows(f), maxCols)
+	for _, s := range tileShapes(f) {
+		if s.cols == 1 && s.rows == 1 {
+			if s.blocks == 2 {
+				b.WriteString("\t},\n")
+			}
+			fmt.Fprintf(b, "\t%d: {\n", s.blocks-1)
 		}
-		b.WriteString("\t},\n")
+		if s.cols == 1 {
+			fmt.Fprintf(b, "\t\t%d: {", s.rows-1)
+		}
+		fmt.Fprintf(b, "%s", s.name(f))
+		if s.last(f) {
+			b.WriteString("},\n")
+		} else {
+			b.WriteString(", ")
+		}
 	}
-	b.WriteString("}\n\n")
+	b.WriteString("\t},\n}\n\n")
 }
 
-// wgradKernels writes the gradient of one 16x16 block of weights: per pixel one vector of output gradients times
-// each input lane's broadcast value. AVX2 takes four input lanes a call, for want of registers.
-func wgradKernels(g *gen, f family) {
-	lanes := 16
-	if f.lanes == 8 {
-		lanes = 4
-	}
-	per := 16 / f.lanes
-	const arg = "wgradArgs"
-	g.fn("wgrad_"+f.name, arg)
-	for i := range lanes * per {
-		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
-	}
-	dy, x := lanes*per, lanes*per+per
-	g.field(arg, "x", "SI")
-	g.field(arg, "dy", "DI")
-	g.field(arg, "images", "R8")
-	g.field(arg, "xRow", "R9")
-	g.field(arg, "dyRow", "R10")
-	g.field(arg, "cols", "R11")
-	g.at("image")
-	g.p("MOVQ SI, BX")
-	g.p("MOVQ DI, DX")
-	g.field(arg, "rows", "R12")
-	g.at("row")
-	g.p("MOVQ BX, R13")
-	g.p("MOVQ DX, R15")
-	g.p("MOVQ R11, CX")
-	g.at("pixel")
-	for h := range per {
-		g.p("VMOVUPS %d(R15), %s", h*f.width, f.v(dy+h))
-	}
-	for i := range lanes {
-		if per == 1 {
-			g.p("VFMADD231PS.BCST %d(R13), %s, %s", 4*i, f.v(dy), f.v(i))
-			continue
-		}
-		g.p("VBROADCASTSS %d(R13), %s", 4*i, f.v(x))
-		for h := range per {
-			g.p("VFMADD231PS %s, %s, %s", f.v(dy+h), f.v(x), f.v(i*per+h))
-		}
-	}
-	g.p("ADDQ $64, R13")
-	g.p("ADDQ $64, R15")
-	g.p("DECQ CX")
-	g.p("JNZ pixel")
-	g.p("ADDQ R9, BX")
-	g.p("ADDQ R10, DX")
-	g.p("DECQ R12")
-	g.p("JNZ row")
-	g.p("ADDQ %s_xImage(AX), SI", arg)
-	g.p("ADDQ %s_dyImage(AX), DI", arg)
-	g.p("DECQ R8")
-	g.p("JNZ image")
-	g.field(arg, "dw", "DI")
-	g.field(arg, "add", "CX")
-	g.p("TESTQ CX, CX")
-	g.p("JZ store")
-	for i := range lanes * per {
-		g.p("VADDPS %d(DI), %s, %s", i*f.width, f.v(i), f.v(i))
-	}
-	g.at("store")
-	for i := range lanes * per {
-		g.p("VMOVUPS %s, %d(DI)", f.v(i), i*f.width)
-	}
-	g.ret()
+// last says whether no wider tile of as many rows and blocks exists.
+func (s tileShape) last(f family) bool {
+	return s.cols == maxCols || s.rows*(s.cols+1) > maxPixels(f, s.blocks)
 }
