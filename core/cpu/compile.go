@@ -21,6 +21,7 @@ type compiler struct {
 	inside  map[int]bool       // nodes that a chain swallowed
 	undo    []func()           // backward steps of each unit, in forward order
 	pending []func()           // weight gradients to be added
+	groups  []span             // of images
 	apart   bool               // the next step must not join the last
 	touched []*buffer
 	now     int // index of the step being added; parts of a step share it, so that their buffers do not overlap
@@ -39,7 +40,7 @@ func compile(e *Engine) error {
 	}
 	c := &compiler{e: e, net: e.net, shapes: shapes, users: make([][]int, len(shapes)), params: map[string]core.Param{},
 		norms: map[int]core.Norm{}, convs: map[int]*convUnit{}, values: make([]*tensor, len(shapes)), grads: make([]*tensor, len(shapes)),
-		fused: map[int]*normChain{}, inside: map[int]bool{}}
+		fused: map[int]*normChain{}, inside: map[int]bool{}, groups: imageGroups(e.cfg.Batch)}
 	for i, nd := range c.net.Nodes {
 		for _, in := range nd.Inputs {
 			c.users[in] = append(c.users[in], i)
@@ -61,6 +62,9 @@ func compile(e *Engine) error {
 	place(c.touched, e.arena)
 	return nil
 }
+
+// imageGroups cuts a batch for steps that go group by group.
+func imageGroups(batch int) []span { return divide(batch, (batch+minItems-1)/minItems) }
 
 func (c *compiler) check() error {
 	last := len(c.net.Nodes) - 1
@@ -98,6 +102,13 @@ func (c *compiler) lower() {
 		}
 		c.flush()
 		c.announce()
+	}
+	for _, list := range [][]step{c.e.fwd, c.e.bwd} {
+		for i := range list {
+			if list[i].parts != nil {
+				list[i].close(c.e, c.groups)
+			}
+		}
 	}
 }
 
@@ -145,7 +156,7 @@ func (c *compiler) value(i int) *tensor {
 func (c *compiler) gradient(i int) (t *tensor, add bool) {
 	if c.grads[i] == nil {
 		s, halo := c.shapes[i], 0
-		if u := c.convs[i]; u != nil {
+		if u := c.convs[c.gradientOf(i)]; u != nil {
 			halo = u.gradHalo()
 		}
 		c.grads[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
@@ -154,6 +165,19 @@ func (c *compiler) gradient(i int) (t *tensor, add bool) {
 	add = t.contributors > 0
 	t.contributors++
 	return t, add
+}
+
+// gradientOf is the node whose gradient will take the place of node i's in one buffer: what is under a chain without a shortcut,
+// whose gradient is worked out pixel by pixel; else i itself.
+func (c *compiler) gradientOf(i int) int {
+	ch := c.fused[i]
+	if ch == nil || ch.short >= 0 {
+		return i
+	}
+	if from := c.net.Nodes[ch.norm].Inputs[0]; len(c.users[from]) == 1 {
+		return from
+	}
+	return i
 }
 
 // touch says that the next step uses a buffer.

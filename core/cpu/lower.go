@@ -59,19 +59,29 @@ func (c *compiler) convForward(u *convUnit, name string, run step) {
 	c.forward(run.costing(u.flops()), u.src, u.y)
 }
 
-// convBackward adds the gradient of a convolution's input, which data computes, and leaves that of its weights for
-// later: until then the steps over images join on.
+// convBackward adds the gradient of a convolution's input, which data computes, and that of its weights: group by group in the
+// same step where the sums are few, so that dy is still in the cache; else it is left for later, and the steps over images join on.
 func (c *compiler) convBackward(u *convUnit, name string, data step) {
 	if u.dx != nil {
 		u.planBackward(c.e.kern)
 		c.backward(data.costing(u.flops()), u.dy, u.dx)
 	}
-	u.planWeightGradient()
+	w := &u.weights
+	together := u.in.images == c.e.cfg.Batch && u.inCB*u.outCB*u.kk <= maxTogether
+	if !together {
+		u.planWeightGradient(nil)
+		c.pending = append(c.pending, func() {
+			c.backward(fixed(name+" weights", len(w.groups)*len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
+			c.touch(w.partial)
+		})
+	} else {
+		u.planWeightGradient(c.groups)
+		c.backward(perGroup(name+" weights", len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
+		c.touch(w.partial)
+	}
 	c.pending = append(c.pending, func() {
-		c.backward(fixed(name+" weights", len(u.weights.groups)*len(u.weights.tiles), c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
-		c.touch(u.weights.partial)
 		c.backward(fixed(name+" combine", u.inCB*u.outCB, c.job(u.combine)))
-		c.touch(u.weights.partial)
+		c.touch(w.partial)
 		c.final(u.param)
 	})
 }
@@ -119,6 +129,10 @@ func (c *compiler) normBackward(u *normUnit, end, from, short int, name string) 
 	c.flush()
 	c.backward(step{name: name + " finish", serial: func() { u.finishBackward(e) }})
 	c.final(u.weight, u.bias)
+	if c.gradientOf(end) == from {
+		c.grads[from] = u.dOut
+		u.dOut.contributors = 0
+	}
 	dy, add := c.gradient(from)
 	u.dy = dy
 	if add { // somebody else reads the normalisation's input too

@@ -9,19 +9,21 @@ type step struct {
 	fixed  int // items of job
 	job    func(item, thread int)
 	parts  []part
-	whole  func(image, thread int) // all parts for one image
+	groups []span                  // of images: what one thread takes of a step of several parts
+	whole  func(group, thread int) // all parts for one group
 	trains bool                    // only when training
 	// readyLo, readyHi is the run of parameters whose gradients are final after this step.
 	readyLo, readyHi int
 }
 
-// part is a job over the batch: item i treats image i / perImage, and reads of the step's other parts only what
-// they wrote for that image.
+// part is a job over the batch: item i treats image i / per, or group i / per of the step's, and reads of the step's other parts
+// only what they wrote for that image or group.
 type part struct {
-	name     string
-	work     work
-	perImage int
-	job      func(item, thread int)
+	name    string
+	work    work
+	per     int // items of an image or group
+	grouped bool
+	job     func(item, thread int)
 }
 
 // work is what a piece of the program costs at the least, for the whole batch.
@@ -30,11 +32,11 @@ type work struct {
 	bytes int64 // activations and gradients read or written, each once
 }
 
-// imagesPerThread is how many images a thread must have for the parts of a step to run image by image. With fewer,
-// threads would wait for the one with the last image; then each part is shared out on its own.
-const imagesPerThread = 4
+// groupsPerThread is how many groups of images a thread must have for the parts of a step to run group by group. With fewer,
+// threads would wait for the one with the last group; then each part is shared out on its own.
+const groupsPerThread = 3
 
-// run executes one step for the engine's present batch. Image by image, what one part writes is still in the
+// run executes one step for the engine's present batch. Group by group, what one part writes is still in the
 // cache when the next reads it; the result is the same either way.
 func (s *step) run(e *Engine) {
 	switch {
@@ -42,11 +44,15 @@ func (s *step) run(e *Engine) {
 		s.serial()
 	case s.job != nil:
 		e.pool.run(s.fixed, s.job)
-	case len(s.parts) > 1 && e.n >= imagesPerThread*e.cfg.Threads:
-		e.pool.run(e.n, s.whole)
+	case len(s.parts) > 1 && e.n*len(s.groups) >= groupsPerThread*e.cfg.Threads*e.cfg.Batch:
+		e.pool.run(len(s.groups), s.whole)
 	default:
 		for _, p := range s.parts {
-			e.pool.run(e.n*p.perImage, p.job)
+			items := e.n
+			if p.grouped {
+				items = len(s.groups)
+			}
+			e.pool.run(items*p.per, p.job)
 		}
 	}
 }
@@ -55,11 +61,32 @@ func (s *step) run(e *Engine) {
 func (s *step) join(next step) {
 	s.name += ", " + next.name
 	s.parts = append(s.parts, next.parts...)
+}
+
+// close settles how a step of several parts is cut into groups of images.
+func (s *step) close(e *Engine, groups []span) {
+	s.groups = groups
 	parts := s.parts
-	s.whole = func(image, thread int) {
-		for _, p := range parts {
-			for i := range p.perImage {
-				p.job(image*p.perImage+i, thread)
+	s.whole = func(group, thread int) {
+		g := groups[group]
+		images := min(g.from+g.n, e.n)
+		for i := 0; i < len(parts); {
+			if parts[i].grouped {
+				for k := range parts[i].per {
+					parts[i].job(group*parts[i].per+k, thread)
+				}
+				i++
+				continue
+			}
+			run := i // parts up to the next one over groups go image by image
+			for ; i < len(parts) && !parts[i].grouped; i++ {
+			}
+			for image := g.from; image < images; image++ {
+				for _, p := range parts[run:i] {
+					for k := range p.per {
+						p.job(image*p.per+k, thread)
+					}
+				}
 			}
 		}
 	}
@@ -67,7 +94,12 @@ func (s *step) join(next step) {
 
 // perImage makes a step over images.
 func perImage(name string, items int, job func(item, thread int)) step {
-	return step{name: name, parts: []part{{name: name, perImage: items, job: job}}}
+	return step{name: name, parts: []part{{name: name, per: items, job: job}}}
+}
+
+// perGroup makes a step over the program's groups of images.
+func perGroup(name string, items int, job func(item, thread int)) step {
+	return step{name: name, parts: []part{{name: name, per: items, grouped: true, job: job}}}
 }
 
 // costing says how many floating-point operations a step of one piece takes.

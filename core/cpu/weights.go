@@ -37,9 +37,13 @@ const (
 	// second-level cache of 1 MiB.
 	maxSums = 576
 	maxSide = 16
+	// maxTogether bounds the 16x16 blocks of a layer whose gradient of weights is summed in one step with the rest of its backward
+	// pass: every group of images then has sums of its own.
+	maxTogether = 256
 )
 
-func (u *convUnit) planWeightGradient() {
+// planWeightGradient settles tiles, groups and pieces; groups are given where others share them.
+func (u *convUnit) planWeightGradient(groups []span) {
 	w := &u.weights
 	side := maxSide
 	for side > 1 && side*side*u.kk > maxSums {
@@ -50,8 +54,11 @@ func (u *convUnit) planWeightGradient() {
 			w.tiles = append(w.tiles, channelTile{in, out})
 		}
 	}
-	groups := min(u.in.images, (minItems+len(w.tiles)-1)/len(w.tiles))
-	w.groups = divide(u.in.images, (u.in.images+groups-1)/groups)
+	w.groups = groups
+	if groups == nil {
+		n := min(u.in.images, (minItems+len(w.tiles)-1)/len(w.tiles))
+		w.groups = divide(u.in.images, (u.in.images+n-1)/n)
+	}
 	for _, g := range w.groups {
 		w.pieces = append(w.pieces, u.pieces(g))
 	}
