@@ -12,6 +12,7 @@ type gemm struct {
 	taps    []int     // byte offsets in the source image, relative to the pixel under the first tap
 	window  []int     // backward: the weights behind the taps of one block, as kh*k + kw
 	lanes   int       // source lanes a tap
+	rows    bool      // the taps come in threes, for convRow
 	tiles   [3][]tile // by the output blocks of a tile
 	inBase  int       // bytes from the source image's start
 	inRow   int
@@ -24,6 +25,10 @@ type gemm struct {
 
 // cover sets the tiles for h x w output pixels.
 func (m *gemm) cover(k *kernels, h, w int) {
+	if m.rows {
+		m.tiles[1] = k.rowTiles(h, w)
+		return
+	}
 	for blocks := 1; blocks <= k.blocks(); blocks++ {
 		m.tiles[blocks] = k.tiles(h, w, blocks)
 	}
@@ -44,8 +49,18 @@ func (m *gemm) run(k *kernels, a *convArgs, src, out unsafe.Pointer, w []float32
 		}
 		a.in = unsafe.Add(src, m.inBase+t.y*m.inRow+t.x*pixelBytes)
 		a.out = unsafe.Add(out, m.outBase+t.y*m.outRow+t.x*m.outPix)
-		k.conv(a, t.rows, t.cols, blocks)
+		if m.rows {
+			k.convRow(a, t.cols)
+		} else {
+			k.conv(a, t.rows, t.cols, blocks)
+		}
 	}
+}
+
+// threes says whether a pass that writes so many blocks of 16 channels goes by rows of the window: a single block cannot share a
+// pixel's broadcast value with another.
+func (u *convUnit) threes(lanesIn, blocksOut int) bool {
+	return u.k == 3 && u.s == 1 && lanesIn == lanes && blocksOut == 1
 }
 
 // convUnit is a convolution without bias: weights [out][in][k][k].
@@ -126,7 +141,7 @@ func (u *convUnit) planForward(k *kernels) {
 			}
 		}
 	}
-	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
+	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, rows: u.threes(u.inLanes, u.outCB), inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
 	u.fwd.cover(k, u.y.h, u.y.w)
 	u.wFwd = aligned(u.outCB * u.fwd.wBlock)
 }
@@ -162,14 +177,14 @@ func (u *convUnit) planBackward(k *kernels) {
 	at := 0
 	for _, v := range u.phases(u.in.h) {
 		for _, h := range u.phases(u.in.w) {
-			m := gemm{lanes: lanes, inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
+			m := gemm{lanes: lanes, rows: u.threes(lanes, u.inCB), inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
 				inBase:  u.dy.firstPixel + v.from*u.dy.row + h.from*pixelBytes,
 				outBase: v.first*u.dx.row + h.first*pixelBytes, weights: at}
 			m.cover(k, v.count, h.count)
 			for b := range u.outCB {
 				m.window = m.window[:0]
 				for kh := v.tap; kh < u.k; kh += u.s {
-					for kw := h.tap; kw < u.k; kw += u.s {
+					for kw := h.tap + (u.k-1-h.tap)/u.s*u.s; h.tap <= kw && kw < u.k; kw -= u.s { // from left to right in dy
 						m.window = append(m.window, kh*u.k+kw)
 						m.taps = append(m.taps, b*u.dy.block-kh/u.s*u.dy.row-kw/u.s*pixelBytes)
 					}

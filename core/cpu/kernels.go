@@ -13,8 +13,13 @@ type kernels struct {
 	maxCols int
 	maxRows int
 	maxPix  [3]int // rows*cols of a tile, by its output blocks; 0 where no tile has as many
+	maxRow  int    // columns of convRow
 
+	// conv treats one tile.
 	conv func(a *convArgs, rows, cols, blocks int)
+	// convRow treats cols pixels of one row and one block under a window three pixels wide: taps come in threes that read neighbouring
+	// pixels, 16 lanes each, and every lane's three products are added together. A chunk is one three.
+	convRow func(a *convArgs, cols int)
 	// wgrad treats one tap of 16 input lanes and one output block; wgradPair two output blocks; wgradRow three taps side by side, whose
 	// window hangs over each row's ends by one pixel that is zero in x; wgradImage up to maxImageTaps taps side by side, of imageLanes
 	// input lanes, and one output block or two.
@@ -118,6 +123,16 @@ func (k *kernels) blocks() int {
 		return 2
 	}
 	return 1
+}
+
+// rowTiles covers h x w pixels by pieces of rows, of equal length or nearly so.
+func (k *kernels) rowTiles(h, w int) (out []tile) {
+	for y := range h {
+		for _, c := range divide(w, k.maxRow) {
+			out = append(out, tile{y, c.from, 1, c.n})
+		}
+	}
+	return out
 }
 
 // tiles covers h x w pixels of one or two blocks. Narrow images take several rows a tile. Which tiles there are changes no bit of

@@ -19,8 +19,9 @@ func families() []*kernels {
 }
 
 var avx512Kernels = &kernels{
-	name: "avx512", minCols: 8, maxCols: 14, maxRows: 4, maxPix: [3]int{1: 24, 2: 14},
+	name: "avx512", minCols: 8, maxCols: 14, maxRows: 4, maxPix: [3]int{1: 24, 2: 14}, maxRow: 16,
 	conv:       func(a *convArgs, rows, cols, blocks int) { convavx512[blocks-1][rows-1][cols-1](a) },
+	convRow:    func(a *convArgs, cols int) { convRowavx512[cols-1](a) },
 	wgrad:      wgrad_avx512,
 	wgradPair:  func(a *wgradArgs) { lanesByEight(a, wgradPair_avx512) },
 	wgradRow:   func(a *wgradArgs) { lanesByEight(a, wgradRow_avx512) },
@@ -37,8 +38,9 @@ var avx512Kernels = &kernels{
 }
 
 var avx2Kernels = (&kernels{
-	name: "avx2", minCols: 5, maxCols: 6, maxRows: 1, maxPix: [3]int{1: 6},
+	name: "avx2", minCols: 5, maxCols: 6, maxRows: 1, maxPix: [3]int{1: 6}, maxRow: 6,
 	conv:       func(a *convArgs, rows, cols, blocks int) { convavx2[blocks-1][rows-1][cols-1](a) },
+	convRow:    func(a *convArgs, cols int) { convRowavx2[cols-1](a) },
 	wgrad:      wgradFours,
 	stats:      stats_avx2,
 	apply:      [4]func(*ewArgs){apply_avx2, applyAdd_avx2, applyReLU_avx2, applyAddReLU_avx2},

@@ -207,6 +207,54 @@ func conv4x2x2_avx512(a *convArgs)
 func conv4x3x2_avx512(a *convArgs)
 
 //go:noescape
+func convRow1_avx512(a *convArgs)
+
+//go:noescape
+func convRow2_avx512(a *convArgs)
+
+//go:noescape
+func convRow3_avx512(a *convArgs)
+
+//go:noescape
+func convRow4_avx512(a *convArgs)
+
+//go:noescape
+func convRow5_avx512(a *convArgs)
+
+//go:noescape
+func convRow6_avx512(a *convArgs)
+
+//go:noescape
+func convRow7_avx512(a *convArgs)
+
+//go:noescape
+func convRow8_avx512(a *convArgs)
+
+//go:noescape
+func convRow9_avx512(a *convArgs)
+
+//go:noescape
+func convRow10_avx512(a *convArgs)
+
+//go:noescape
+func convRow11_avx512(a *convArgs)
+
+//go:noescape
+func convRow12_avx512(a *convArgs)
+
+//go:noescape
+func convRow13_avx512(a *convArgs)
+
+//go:noescape
+func convRow14_avx512(a *convArgs)
+
+//go:noescape
+func convRow15_avx512(a *convArgs)
+
+//go:noescape
+func convRow16_avx512(a *convArgs)
+
+//go:noescape
 func wgrad_avx512(a *wgradArgs)
 
 //go:noescape
@@ -294,6 +342,24 @@ func conv1x5x1_avx2(a *convArgs)
 func conv1x6x1_avx2(a *convArgs)
 
 //go:noescape
+func convRow1_avx2(a *convArgs)
+
+//go:noescape
+func convRow2_avx2(a *convArgs)
+
+//go:noescape
+func convRow3_avx2(a *convArgs)
+
+//go:noescape
+func convRow4_avx2(a *convArgs)
+
+//go:noescape
+func convRow5_avx2(a *convArgs)
+
+//go:noescape
+func convRow6_avx2(a *convArgs)
+
+//go:noescape
 func wgrad_avx2(a *wgradArgs)
 
 //go:noescape
@@ -348,9 +414,15 @@ var convavx512 = [2][4][14]func(*convArgs){
 	},
 }
 
+// convRowavx512 holds the kernels of whole window rows: [cols-1].
+var convRowavx512 = [...]func(*convArgs){convRow1_avx512, convRow2_avx512, convRow3_avx512, convRow4_avx512, convRow5_avx512, convRow6_avx512, convRow7_avx512, convRow8_avx512, convRow9_avx512, convRow10_avx512, convRow11_avx512, convRow12_avx512, convRow13_avx512, convRow14_avx512, convRow15_avx512, convRow16_avx512}
+
 // convavx2 holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].
 var convavx2 = [2][1][14]func(*convArgs){
 	0: {
 		0: {conv1x1x1_avx2, conv1x2x1_avx2, conv1x3x1_avx2, conv1x4x1_avx2, conv1x5x1_avx2, conv1x6x1_avx2},
 	},
 }
+
+// convRowavx2 holds the kernels of whole window rows: [cols-1].
+var convRowavx2 = [...]func(*convArgs){convRow1_avx2, convRow2_avx2, convRow3_avx2, convRow4_avx2, convRow5_avx2, convRow6_avx2}

@@ -6,8 +6,8 @@ import (
 )
 
 var genericKernels = (&kernels{
-	name: "generic", minCols: 28, maxCols: 28, maxRows: 1, maxPix: [3]int{1: 28},
-	conv: convGeneric, wgrad: wgradGeneric, stats: statsGeneric,
+	name: "generic", minCols: 28, maxCols: 28, maxRows: 1, maxPix: [3]int{1: 28}, maxRow: 28,
+	conv: convGeneric, convRow: convRowGeneric, wgrad: wgradGeneric, stats: statsGeneric,
 	apply: [4]func(*ewArgs){
 		func(a *ewArgs) { applyGeneric(a, false, false) },
 		func(a *ewArgs) { applyGeneric(a, true, false) },
@@ -86,6 +86,32 @@ func convPixel(a *convArgs, in, w unsafe.Pointer, out *vector) {
 		}
 		for o, v := range sum {
 			out[o] += v
+		}
+	}
+}
+
+func convRowGeneric(a *convArgs, cols int) {
+	taps := unsafe.Slice((*int)(a.taps), a.ntaps)
+	for c := range cols {
+		out := vec(a.out, c*a.outPix)
+		for t := 0; t < len(taps); t += 3 {
+			x, w := unsafe.Add(a.in, c*pixelBytes+taps[t]), unsafe.Add(a.w, t*lanes*pixelBytes)
+			var sum vector
+			for i := range lanes {
+				for j := range 3 {
+					v, wi := vec(x, j*pixelBytes)[i], vec(w, (j*lanes+i)*pixelBytes)
+					for o := range sum {
+						sum[o] = fma32(v, wi[o], sum[o])
+					}
+				}
+			}
+			if t == 0 && a.add == 0 {
+				*out = sum
+				continue
+			}
+			for o, v := range sum {
+				out[o] += v
+			}
 		}
 	}
 }

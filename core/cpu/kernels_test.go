@@ -127,6 +127,49 @@ func TestConvKernels(t *testing.T) {
 	}
 }
 
+func TestConvRowKernels(t *testing.T) {
+	for _, k := range vectorFamilies(t) {
+		t.Run(k.name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(6, 6))
+			for cols := 1; cols <= k.maxRow; cols++ {
+				for _, ntaps := range []int{3, 6, 9, 18} {
+					for add := range 2 {
+						convRowCase(t, rng, k, cols, ntaps, add)
+					}
+				}
+			}
+		})
+	}
+}
+
+func convRowCase(t *testing.T, rng *rand.Rand, k *kernels, cols, ntaps, add int) {
+	t.Helper()
+	skew, outPix := rng.IntN(lanes), (1+rng.IntN(2))*lanes
+	in, w := guard((100+cols+2)*lanes, skew), guard(ntaps*blockLen, rng.IntN(lanes))
+	out, want := guard(cols*outPix, skew), guard(cols*outPix, skew)
+	noise(rng, in.data, ntaps == 6)
+	noise(rng, w.data, ntaps == 6)
+	noise(rng, out.data, false)
+	copy(want.data, out.data)
+	taps := make([]int, ntaps)
+	for i := range taps {
+		taps[i] = rng.IntN(100) * pixelBytes
+		if i%3 > 0 {
+			taps[i] = taps[i-1] + pixelBytes
+		}
+	}
+	a := convArgs{in: in.ptr(), w: w.ptr(), out: out.ptr(), taps: unsafe.Pointer(&taps[0]), ntaps: ntaps, lanes: lanes, outPix: 4 * outPix, chunk: 3, add: add}
+	b := a
+	b.out = want.ptr()
+	k.convRow(&a, cols)
+	genericKernels.convRow(&b, cols)
+	name := fmt.Sprintf("%s convRow of %d, %d taps, add %d", k.name, cols, ntaps, add)
+	out.check(t, name)
+	if err := same(out.data, want.data); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+}
+
 func convCase(t *testing.T, rng *rand.Rand, k *kernels, rows, cols, blocks, ntaps, inLanes, chunk, add int) {
 	t.Helper()
 	inRow, skew := (cols+rng.IntN(3))*lanes, rng.IntN(lanes)

@@ -53,6 +53,9 @@ func convKernels(g *gen, f family) {
 	for _, s := range tileShapes(f) {
 		convKernel(g, f, s)
 	}
+	for cols := 1; cols <= rowPixels(f); cols++ {
+		convRowKernel(g, f, cols)
+	}
 }
 
 // convKernel writes the kernel of a tile: for every tap and every input lane of it, one vector of weights for each block times
@@ -167,6 +170,108 @@ func convTaps(g *gen, f family, s tileShape) {
 	g.p("JNZ tap")
 }
 
+// rowPixels is how many pixels of one row and block a kernel of whole window rows treats.
+func rowPixels(f family) int {
+	if f.lanes == 16 {
+		return 16
+	}
+	return 6
+}
+
+func rowName(f family, cols int) string { return fmt.Sprintf("convRow%d_%s", cols, f.name) }
+
+// convRowKernel writes the kernel of a 3-wide window over one row and one output block: the taps come in threes that read
+// neighbouring pixels, and a lane's three products are added one after the other. With few output channels nothing else is left to
+// share a pixel's broadcast value: each serves up to three sums.
+func convRowKernel(g *gen, f family, cols int) {
+	per := 16 / f.lanes
+	g.fn(rowName(f, cols), "convArgs")
+	g.field("convArgs", "in", "SI")
+	g.field("convArgs", "w", "DX")
+	g.field("convArgs", "taps", "R8")
+	g.field("convArgs", "ntaps", "R9")
+	g.field("convArgs", "out", "DI")
+	g.field("convArgs", "outPix", "R11")
+	g.field("convArgs", "add", "R12")
+	g.at("chunk")
+	for i := range cols * per {
+		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
+	}
+	g.p("MOVQ (R8), BX")
+	g.p("ADDQ SI, BX")
+	g.p("MOVQ $16, CX")
+	g.at("lane")
+	if per == 1 {
+		rowLane512(g, f, cols)
+	} else {
+		rowLane256(g, f, cols)
+	}
+	g.p("ADDQ $64, DX")
+	g.p("ADDQ $4, BX")
+	g.p("DECQ CX")
+	g.p("JNZ lane")
+	g.p("ADDQ $%d, DX", 2*16*64) // the weights of two more taps
+	g.p("MOVQ DI, R13")
+	g.p("TESTQ R12, R12")
+	g.p("JZ store")
+	rowOut(g, f, cols, func(reg, mem string) {
+		g.p("VADDPS %s, %s, %s", mem, reg, reg)
+		g.p("VMOVUPS %s, %s", reg, mem)
+	})
+	g.p("JMP stored")
+	g.at("store")
+	rowOut(g, f, cols, func(reg, mem string) { g.p("VMOVUPS %s, %s", reg, mem) })
+	g.at("stored")
+	g.p("MOVQ $1, R12")
+	g.p("ADDQ $24, R8")
+	g.p("SUBQ $3, R9")
+	g.p("JNZ chunk")
+	g.ret()
+}
+
+// rowLane512 adds one input lane's products: pixel q of the input meets weights 0, 1 and 2 for outputs q, q-1 and q-2.
+func rowLane512(g *gen, f family, cols int) {
+	for t := range 3 {
+		g.p("VMOVUPS %d(DX), %s", t*16*64, f.v(cols+t))
+	}
+	for q := range cols + 2 {
+		value := f.v(cols + 3 + q%2)
+		g.p("VBROADCASTSS %d(BX), %s", q*64, value)
+		for t := range 3 {
+			if o := q - t; o >= 0 && o < cols {
+				g.p("VFMADD231PS %s, %s, %s", f.v(cols+t), value, f.v(o))
+			}
+		}
+	}
+}
+
+// rowLane256 does so tap by tap: AVX2 has no registers for three taps' weights.
+func rowLane256(g *gen, f family, cols int) {
+	w, value := 2*cols, f.v(2*cols+2)
+	for t := range 3 {
+		g.p("VMOVUPS %d(DX), %s", t*16*64, f.v(w))
+		g.p("VMOVUPS %d(DX), %s", t*16*64+32, f.v(w+1))
+		for o := range cols {
+			g.p("VBROADCASTSS %d(BX), %s", (o+t)*64, value)
+			g.p("VFMADD231PS %s, %s, %s", f.v(w), value, f.v(2*o))
+			g.p("VFMADD231PS %s, %s, %s", f.v(w+1), value, f.v(2*o+1))
+		}
+	}
+}
+
+// rowOut walks R13 over the row's output pixels.
+func rowOut(g *gen, f family, cols int, do func(reg, mem string)) {
+	per := 16 / f.lanes
+	for c := range cols {
+		for h := range per {
+			do(f.v(c*per+h), fmt.Sprintf("%d(R13)", h*f.width))
+		}
+		if c < cols-1 {
+			g.p("ADDQ R11, R13")
+		}
+	}
+}
+
 // eachPixel walks DI over the tile's output pixels. It uses BX, R12 and R13.
 func eachPixel(g *gen, s tileShape, do func(i int)) {
 	g.field("convArgs", "out", "DI")
@@ -210,6 +315,11 @@ func tileTable(b *bytes.Buffer, f family) {
 		}
 	}
 	b.WriteString("\t},\n}\n\n")
+	fmt.Fprintf(b, "// convRow%s holds the kernels of whole window rows: [cols-1].\nvar convRow%s = [...]func(*convArgs){", f.name, f.name)
+	for cols := 1; cols <= rowPixels(f); cols++ {
+		fmt.Fprintf(b, "%s, ", rowName(f, cols))
+	}
+	b.WriteString("}\n\n")
 }
 
 // last says whether no wider tile of as many rows and blocks exists.
