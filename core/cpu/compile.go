@@ -17,6 +17,7 @@ type compiler struct {
 	convs   map[int]*convUnit // by node
 	values  []*tensor         // by node; nil inside a fused chain
 	grads   []*tensor
+	units   map[int]*normUnit  // by the node that ends a chain
 	fused   map[int]*normChain // by the node that ends a chain
 	inside  map[int]bool       // nodes that a chain swallowed
 	undo    []func()           // backward steps of each unit, in forward order
@@ -40,7 +41,7 @@ func compile(e *Engine) error {
 	}
 	c := &compiler{e: e, net: e.net, shapes: shapes, users: make([][]int, len(shapes)), params: map[string]core.Param{},
 		norms: map[int]core.Norm{}, convs: map[int]*convUnit{}, values: make([]*tensor, len(shapes)), grads: make([]*tensor, len(shapes)),
-		fused: map[int]*normChain{}, inside: map[int]bool{}, groups: imageGroups(e.cfg.Batch)}
+		units: map[int]*normUnit{}, fused: map[int]*normChain{}, inside: map[int]bool{}, groups: imageGroups(e.cfg.Batch)}
 	for i, nd := range c.net.Nodes {
 		for _, in := range nd.Inputs {
 			c.users[in] = append(c.users[in], i)
@@ -55,12 +56,20 @@ func compile(e *Engine) error {
 	for _, n := range c.net.Norms() {
 		c.norms[n.Node] = n
 	}
+	e.slots = newSlots(c.groups, e.cfg.Batch, e.cfg.Threads)
 	c.lower()
 	if e.arena, e.free, err = allocate(plan(c.touched)); err != nil {
 		return err
 	}
 	place(c.touched, e.arena)
 	return nil
+}
+
+// checkFleeting panics if something that lives within a step would be read in another.
+func (c *compiler) checkFleeting(t *tensor) {
+	if t != nil && t.fleeting && t.buf.first != t.buf.last {
+		panic(fmt.Sprintf("cpu: network %s: a fleeting tensor of %d channels is used from step %d to %d", c.net.Name, t.c, t.buf.first, t.buf.last))
+	}
 }
 
 // imageGroups cuts a batch for steps that go group by group.
@@ -110,6 +119,12 @@ func (c *compiler) lower() {
 			}
 		}
 	}
+	for i, t := range c.values {
+		c.checkFleeting(t)
+		if u := c.units[i]; u != nil {
+			c.checkFleeting(u.again)
+		}
+	}
 }
 
 // chain finds what a normalisation can take in: a sum that nothing else has taken, then a ReLU; each only when
@@ -147,8 +162,24 @@ func (c *compiler) value(i int) *tensor {
 		}
 	}
 	s := c.shapes[i]
-	c.values[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+	if c.fleeting(i) {
+		c.values[i] = newTensor(c.e.slots.number, s.C, s.H, s.W, halo)
+		c.values[i].fleeting = true
+	} else {
+		c.values[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+	}
 	return c.values[i]
+}
+
+// fleeting says whether a node's output need not be kept: one convolution reads it, right after it is made, and it can be made
+// again from the output of the convolution before when the gradient of the weights asks for it.
+func (c *compiler) fleeting(i int) bool {
+	ch := c.fused[i]
+	if ch == nil || ch.short >= 0 || len(c.users[i]) != 1 || c.e.slots.number == 0 {
+		return false
+	}
+	nd := c.net.Nodes[c.users[i][0]]
+	return nd.Op == core.OpConv && nd.Stride == 1 && blocksOf(c.shapes[i].C)*blocksOf(nd.Channels)*nd.Kernel*nd.Kernel <= maxTogether
 }
 
 // gradient gives the tensor of the gradient of a node's output, and whether a contribution must be added to what is
@@ -218,7 +249,9 @@ func (c *compiler) add(list *[]step, s step, uses []*tensor) {
 	for _, t := range uses {
 		if t != nil {
 			c.touch(t.buf)
-			(*list)[len(*list)-1].charge(work{bytes: int64(t.images) * int64(t.image)})
+			last := &(*list)[len(*list)-1]
+			last.charge(work{bytes: int64(t.images) * int64(t.image)})
+			last.bound = last.bound || t.fleeting
 		}
 	}
 }

@@ -104,6 +104,15 @@ func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
 	return u
 }
 
+// product dresses a step of one of the passes that multiply by the weights.
+func (u *convUnit) product(s step) step {
+	const large, enough = 1 << 18, 196 // weights that leave little of a second-level cache; pixels that make up for reading them
+	if u.kk*u.in.c*u.y.c >= large {
+		s.reuse = (enough + u.y.h*u.y.w - 1) / (u.y.h * u.y.w)
+	}
+	return s.costing(u.flops())
+}
+
 // flops counts the operations of one of the three passes over the batch.
 func (u *convUnit) flops() int64 {
 	return 2 * int64(u.y.images*u.y.h*u.y.w) * int64(u.kk*u.in.c*u.y.c)
@@ -265,7 +274,7 @@ func (u *convUnit) forward(e *Engine, item, thread int) {
 	runs := blockRuns(e.kern, u.outCB)
 	image := item / runs
 	first, n := blockRun(e.kern, item%runs, u.outCB)
-	u.fwd.run(e.kern, &e.scratch[thread].conv, u.src.start(image, 0), u.y.at(image, first), u.wFwd, first, n, u.y.block, false)
+	u.fwd.run(e.kern, &e.scratch[thread].conv, u.src.start(e.slot(u.src, image, thread), 0), u.y.at(image, first), u.wFwd, first, n, u.y.block, false)
 	for b := first; b < first+n; b++ {
 		u.y.zeroHalo(image, b)
 		if u.stats != nil && e.training {

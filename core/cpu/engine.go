@@ -10,7 +10,7 @@ import (
 )
 
 // Numerics names the arithmetic of this engine, whatever kernels and threads it uses.
-const Numerics = "float32 fused blocks of 16, version 1"
+const Numerics = "float32 fused blocks of 16, version 2"
 
 // Engine is a network compiled for one batch size and resolution. Its methods may not run concurrently.
 //
@@ -34,10 +34,12 @@ type Engine struct {
 	relayJob func(item, thread int)
 	sgdJob   func(item, thread int)
 	scratch  []scratch
+	slots    slots
 
 	// The call in progress.
 	n               int
 	training        bool
+	byGroup         bool // the step in progress goes group by group
 	images          []float32
 	grads           *core.Gradients[float32]
 	logits, dLogits []float32

@@ -46,7 +46,7 @@ func (c *compiler) lowerConv(i int, nd core.Node) {
 		if nd.Inputs[0] != 0 {
 			u.dx, u.addDX = c.gradient(nd.Inputs[0])
 		}
-		c.convBackward(u, nd.Name, perImage(nd.Name+" data", blockRuns(c.e.kern, u.inCB), c.job(u.backwardData)))
+		c.convBackward(u, nd.Inputs[0], nd.Name, perImage(nd.Name+" data", blockRuns(c.e.kern, u.inCB), c.job(u.backwardData)))
 	})
 }
 
@@ -56,27 +56,31 @@ func (c *compiler) convForward(u *convUnit, name string, run step) {
 	if u.planes != nil {
 		c.forward(perImage(name+" split", u.inCB, func(item, _ int) { u.splitImage(item/u.inCB, item%u.inCB) }), u.in, u.src)
 	}
-	c.forward(run.costing(u.flops()), u.src, u.y)
+	c.forward(u.product(run), u.src, u.y)
 }
 
 // convBackward adds the gradient of a convolution's input, which data computes, and that of its weights: group by group in the
 // same step where the sums are few, so that dy is still in the cache; else it is left for later, and the steps over images join on.
-func (c *compiler) convBackward(u *convUnit, name string, data step) {
+func (c *compiler) convBackward(u *convUnit, in int, name string, data step) {
 	if u.dx != nil {
 		u.planBackward(c.e.kern)
-		c.backward(data.costing(u.flops()), u.dy, u.dx)
+		c.backward(u.product(data), u.dy, u.dx)
 	}
-	w := &u.weights
-	together := u.in.images == c.e.cfg.Batch && u.inCB*u.outCB*u.kk <= maxTogether
+	w, x := &u.weights, u.src
+	if u.in.fleeting {
+		x = c.makeAgain(in, name)
+	}
+	w.x = x
+	together := u.y.images == c.e.cfg.Batch && u.inCB*u.outCB*u.kk <= maxTogether
 	if !together {
 		u.planWeightGradient(nil)
 		c.pending = append(c.pending, func() {
-			c.backward(fixed(name+" weights", len(w.groups)*len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
+			c.backward(fixed(name+" weights", len(w.groups)*len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), x, u.dy)
 			c.touch(w.partial)
 		})
 	} else {
 		u.planWeightGradient(c.groups)
-		c.backward(perGroup(name+" weights", len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), u.src, u.dy)
+		c.backward(perGroup(name+" weights", len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), x, u.dy)
 		c.touch(w.partial)
 	}
 	c.pending = append(c.pending, func() {
@@ -84,6 +88,15 @@ func (c *compiler) convBackward(u *convUnit, name string, data step) {
 		c.touch(w.partial)
 		c.final(u.param)
 	})
+}
+
+// makeAgain adds a part that makes a node's fleeting output once more, and gives the tensor.
+func (c *compiler) makeAgain(node int, name string) *tensor {
+	u := c.units[node]
+	u.again = newTensor(c.e.slots.number, u.out.c, u.out.h, u.out.w, u.out.halo)
+	u.again.fleeting = true
+	c.backward(perImage(name+" again", u.y.blocks, c.job(u.applyAgain)), u.y, u.again)
+	return u.again
 }
 
 // flush adds the weight gradients that were left for later.
@@ -105,6 +118,7 @@ func (c *compiler) lowerNorm(end int, ch *normChain) {
 		u.short = c.values[ch.short]
 	}
 	c.e.norms = append(c.e.norms, u)
+	c.units[end] = u
 	if cv := c.convs[from]; cv != nil && cv.stats == nil {
 		cv.stats = u
 	} else {
@@ -254,7 +268,7 @@ func (c *compiler) linearBackward(u *linearUnit, nd core.Node) {
 		u.conv.dx = newTensor(1, u.in.c, 1, u.conv.y.w, 0)
 		u.dIn, u.addDX = c.gradient(nd.Inputs[0])
 	}
-	c.convBackward(u.conv, nd.Name, fixed(nd.Name+" data", blockRuns(e.kern, u.conv.inCB), c.job(u.conv.backwardData)))
+	c.convBackward(u.conv, nd.Inputs[0], nd.Name, fixed(nd.Name+" data", blockRuns(e.kern, u.conv.inCB), c.job(u.conv.backwardData)))
 	if u.dIn != nil {
 		c.backward(step{name: nd.Name + " unpack", serial: func() { u.unpackGradient(e) }}, u.conv.dx, u.dIn)
 	}

@@ -17,6 +17,7 @@ type normUnit struct {
 	y, out, short *tensor // short is nil without a shortcut
 	relu          bool
 	dy, dOut      *tensor
+	again         *tensor // out, made a second time for the gradient of the weights that read it; nil where out is kept
 
 	coefs   []float32 // [block][coefVectors][16]
 	gamma   []float32 // padded with zeros to whole blocks, as beta
@@ -97,10 +98,14 @@ func (u *normUnit) load(params []float32) {
 	copy(u.beta, params[u.bias.Offset:u.bias.Offset+u.bias.Len])
 }
 
-func (u *normUnit) apply(e *Engine, item, thread int) {
+func (u *normUnit) apply(e *Engine, item, thread int) { u.applyTo(u.out, e, item, thread) }
+
+func (u *normUnit) applyAgain(e *Engine, item, thread int) { u.applyTo(u.again, e, item, thread) }
+
+func (u *normUnit) applyTo(out *tensor, e *Engine, item, thread int) {
 	image, block := item/u.y.blocks, item%u.y.blocks
-	a := u.args(e, image, block, thread)
-	a.out, a.outRow = u.out.at(image, block), u.out.row
+	a, slot := u.args(e, image, block, thread), e.slot(out, image, thread)
+	a.out, a.outRow = out.at(slot, block), out.row
 	kind := 0
 	if u.short != nil {
 		a.a, a.aRow = u.short.at(image, block), u.short.row
@@ -110,7 +115,7 @@ func (u *normUnit) apply(e *Engine, item, thread int) {
 		kind += 2
 	}
 	e.kern.apply[kind](a)
-	u.out.zeroHalo(image, block)
+	out.zeroHalo(slot, block)
 }
 
 // reduce sums, over one block, the gradient that passed ReLU, and its products with the input.

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// spins is how often a thread looks for work, or for the others to end, before it parks: some 20 microseconds.
-// Fewer would park between the steps of one pass; more would burn a core between batches.
-const spins = 20000
+// spins is how often a thread looks for work, or for the others to end, before it parks: some 100 microseconds.
+// Fewer would park while the caller does a step alone; more would burn a core between batches.
+const spins = 100000
 
 // pool runs jobs of many items on a fixed set of goroutines: the caller's and threads-1 more, which live until close.
 // Items are taken one by one from a shared counter. A channel send per step and thread was the simpler design; it

@@ -10,6 +10,8 @@ type step struct {
 	job    func(item, thread int)
 	parts  []part
 	groups []span                  // of images: what one thread takes of a step of several parts
+	bound  bool                    // to the program's groups: a tensor's slots or a part over groups depend on them
+	reuse  int                     // images that should share one reading of a convolution's weights
 	whole  func(group, thread int) // all parts for one group
 	trains bool                    // only when training
 	// readyLo, readyHi is the run of parameters whose gradients are final after this step.
@@ -36,15 +38,21 @@ type work struct {
 // threads would wait for the one with the last group; then each part is shared out on its own.
 const groupsPerThread = 3
 
+// byGroup says whether n images, of a batch that is cut into so many groups, are shared out group by group.
+func byGroup(n, batch, groups, threads int) bool {
+	return n*groups >= groupsPerThread*threads*batch
+}
+
 // run executes one step for the engine's present batch. Group by group, what one part writes is still in the
 // cache when the next reads it; the result is the same either way.
 func (s *step) run(e *Engine) {
+	e.byGroup = len(s.parts) > 1 && byGroup(e.n, e.cfg.Batch, len(s.groups), e.cfg.Threads)
 	switch {
 	case s.serial != nil:
 		s.serial()
 	case s.job != nil:
 		e.pool.run(s.fixed, s.job)
-	case len(s.parts) > 1 && e.n*len(s.groups) >= groupsPerThread*e.cfg.Threads*e.cfg.Batch:
+	case e.byGroup:
 		e.pool.run(len(s.groups), s.whole)
 	default:
 		for _, p := range s.parts {
@@ -61,13 +69,44 @@ func (s *step) run(e *Engine) {
 func (s *step) join(next step) {
 	s.name += ", " + next.name
 	s.parts = append(s.parts, next.parts...)
+	s.bound = s.bound || next.bound
+	s.reuse = max(s.reuse, next.reuse)
 }
 
-// close settles how a step of several parts is cut into groups of images.
+// close settles how a step of several parts is cut into groups of images. Where weights are larger than the cache and images small,
+// a group takes each item of a part for all its images, so that the weights are read once for them; otherwise an image goes
+// through all the parts while it is in the cache.
 func (s *step) close(e *Engine, groups []span) {
 	s.groups = groups
+	if s.reuse > 1 && !s.bound {
+		for n := min(s.reuse, e.cfg.Batch); n > 1; n-- {
+			if g := divide(e.cfg.Batch, n); byGroup(e.cfg.Batch, e.cfg.Batch, len(g), e.cfg.Threads) {
+				s.groups, s.whole = g, s.itemByItem(e, g)
+				return
+			}
+		}
+	}
+	s.whole = s.imageByImage(e, groups)
+}
+
+func (s *step) itemByItem(e *Engine, groups []span) func(group, thread int) {
 	parts := s.parts
-	s.whole = func(group, thread int) {
+	return func(group, thread int) {
+		g := groups[group]
+		images := min(g.from+g.n, e.n)
+		for _, p := range parts {
+			for k := range p.per {
+				for image := g.from; image < images; image++ {
+					p.job(image*p.per+k, thread)
+				}
+			}
+		}
+	}
+}
+
+func (s *step) imageByImage(e *Engine, groups []span) func(group, thread int) {
+	parts := s.parts
+	return func(group, thread int) {
 		g := groups[group]
 		images := min(g.from+g.n, e.n)
 		for i := 0; i < len(parts); {
@@ -99,7 +138,7 @@ func perImage(name string, items int, job func(item, thread int)) step {
 
 // perGroup makes a step over the program's groups of images.
 func perGroup(name string, items int, job func(item, thread int)) step {
-	return step{name: name, parts: []part{{name: name, per: items, grouped: true, job: job}}}
+	return step{name: name, parts: []part{{name: name, per: items, grouped: true, job: job}}, bound: true}
 }
 
 // costing says how many floating-point operations a step of one piece takes.

@@ -24,6 +24,37 @@ type tensor struct {
 	firstPixel   int  // bytes from a block's start to pixel (0, 0)
 	contributors int  // gradients: how many have added to it
 	lent         bool // gradients: another node adds to this buffer
+	fleeting     bool // lives within one step: places are for the images in work, see slots
+}
+
+// slots says where the images in work have their place in tensors that live within one step only.
+type slots struct {
+	from   []int // by image: the first image of its group
+	group  int   // images of the largest group
+	number int   // places in all; 0 if nothing can be fleeting
+}
+
+// newSlots lays out places for every thread's group, and for as many images as a step may treat part by part; see step.run.
+func newSlots(groups []span, batch, threads int) slots {
+	s := slots{from: make([]int, batch)}
+	for _, g := range groups {
+		s.group = max(s.group, g.n)
+		for i := range g.n {
+			s.from[g.from+i] = g.from
+		}
+	}
+	if byGroup(batch, batch, len(groups), threads) {
+		s.number = groupsPerThread * threads * s.group
+	}
+	return s
+}
+
+// slot is where thread finds an image of a tensor.
+func (e *Engine) slot(t *tensor, image, thread int) int {
+	if !t.fleeting || !e.byGroup {
+		return image
+	}
+	return thread*e.slots.group + image - e.slots.from[image]
 }
 
 func newTensor(images, c, h, w, halo int) *tensor {

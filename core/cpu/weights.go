@@ -9,6 +9,7 @@ type weightGrad struct {
 	tiles   []channelTile
 	pieces  [][]pixelPiece // by group
 	taps    []tapRun
+	x       *tensor // what the taps read: the convolution's source, or its like
 	partial *buffer // [group][in block][out block][k*k][16 in][16 out]
 	length  int     // values of one group's partial sums
 }
@@ -56,8 +57,8 @@ func (u *convUnit) planWeightGradient(groups []span) {
 	}
 	w.groups = groups
 	if groups == nil {
-		n := min(u.in.images, (minItems+len(w.tiles)-1)/len(w.tiles))
-		w.groups = divide(u.in.images, (u.in.images+n-1)/n)
+		n := min(u.y.images, (minItems+len(w.tiles)-1)/len(w.tiles))
+		w.groups = divide(u.y.images, (u.y.images+n-1)/n)
 	}
 	for _, g := range w.groups {
 		w.pieces = append(w.pieces, u.pieces(g))
@@ -113,27 +114,28 @@ func (u *convUnit) backwardWeights(e *Engine, item, thread int) {
 	w := &u.weights
 	g, t := item/len(w.tiles), w.tiles[item%len(w.tiles)]
 	a := &e.scratch[thread].wgrad
-	*a = wgradArgs{xImage: u.src.image, dyImage: u.dy.image, xRow: u.src.row, dyRow: u.dy.row,
+	*a = wgradArgs{xImage: w.x.image, dyImage: u.dy.image, xRow: w.x.row, dyRow: u.dy.row,
 		dyBlock: u.dy.block, dwBlock: u.kk * blockLen * 4}
 	for i, p := range w.pieces[g] {
-		add := min(i, 1)
+		add, slot := min(i, 1), e.slot(w.x, p.images.from, thread)
 		for ob := t.out.from; ob < t.out.from+t.out.n; ob += 2 {
 			for ib := t.in.from; ib < t.in.from+t.in.n; ib++ {
-				u.sumPiece(e.kern, a, p, g, ib, ob, min(2, t.out.from+t.out.n-ob), add)
+				u.sumPiece(e.kern, a, p, slot, g, ib, ob, min(2, t.out.from+t.out.n-ob), add)
 			}
 		}
 	}
 }
 
-// sumPiece adds one piece of pixels to the gradients between an input block and one or two output blocks.
-func (u *convUnit) sumPiece(k *kernels, a *wgradArgs, p pixelPiece, g, ib, ob, blocks, add int) {
+// sumPiece adds one piece of pixels, whose first image is at slot of x, to the gradients between an input block and one or two
+// output blocks.
+func (u *convUnit) sumPiece(k *kernels, a *wgradArgs, p pixelPiece, slot, g, ib, ob, blocks, add int) {
 	w := &u.weights
 	a.images, a.rows, a.cols, a.add = p.images.n, p.rows, u.y.w, add
 	if a.xRow == a.cols*pixelBytes && a.dyRow == a.xRow { // without borders, rows are one
 		a.rows, a.cols = 1, p.rows*u.y.w
 	}
 	dw := unsafe.Pointer(&w.partial.data[g*w.length+(ib*u.outCB+ob)*u.kk*blockLen])
-	x, dy := unsafe.Add(u.src.start(p.images.from, 0), p.row*u.src.row), unsafe.Add(u.dy.at(p.images.from, ob), p.row*u.dy.row)
+	x, dy := unsafe.Add(w.x.start(slot, 0), p.row*w.x.row), unsafe.Add(u.dy.at(p.images.from, ob), p.row*u.dy.row)
 	for _, t := range w.taps {
 		a.x, a.dwTap = unsafe.Add(x, u.xTaps[ib*u.kk+t.first]), t.step*blockLen*4
 		a.dy, a.dw = dy, unsafe.Add(dw, 4*t.first*blockLen)
