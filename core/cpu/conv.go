@@ -13,6 +13,7 @@ type gemm struct {
 	window  []int     // backward: the weights behind the taps of one block, as kh*k + kw
 	lanes   int       // source lanes a tap
 	rows    bool      // the taps come in threes, for convRow
+	chunk   int       // taps
 	tiles   [3][]tile // by the output blocks of a tile
 	inBase  int       // bytes from the source image's start
 	inRow   int
@@ -40,7 +41,7 @@ func (m *gemm) run(k *kernels, a *convArgs, src, out unsafe.Pointer, w []float32
 		return
 	}
 	a.taps, a.lanes = unsafe.Pointer(unsafe.SliceData(m.taps)), m.lanes
-	a.inRow, a.outPix, a.outRow, a.chunk = m.inRow, m.outPix, m.outRow, chunkTaps
+	a.inRow, a.outPix, a.outRow, a.chunk = m.inRow, m.outPix, m.outRow, m.chunk
 	a.w, a.wBlock, a.outBlock = unsafe.Pointer(unsafe.SliceData(w[m.weights+b*m.wBlock:])), 4*m.wBlock, outBlock
 	for _, t := range m.tiles[blocks] {
 		a.ntaps, a.add = len(m.taps), 0
@@ -87,10 +88,18 @@ type convUnit struct {
 	xTaps           []int
 }
 
-// chunkTaps is how many taps of 16 products a convolution sums before it adds the sum to those of the taps before.
-// A sum of n products in chunks of m rounds as sqrt(m + n/m), against sqrt(n) in one go: for the 4608 products of
-// ResNet-50's widest 3x3, a fifth. Fewer taps would round no less for the usual widths and cost more stores.
+// chunkTaps is how many taps of 16 products a convolution sums before it adds the sum to those of the taps before. A sum of n
+// products in chunks of m rounds as sqrt(m + n/m), against sqrt(n) in one go: for the 4608 products of ResNet-50's widest 3x3, a
+// fifth. Fewer taps would round no less for the usual widths and cost more stores.
 const chunkTaps = 3
+
+// chunkOf is a chunk's taps: a row of the window where that is longer and the input has few channels.
+func (u *convUnit) chunkOf(lanesIn int) int {
+	if lanesIn < lanes {
+		return max(chunkTaps, u.k)
+	}
+	return chunkTaps
+}
 
 func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
 	u := &convUnit{param: p, k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: in, y: y, src: in}
@@ -150,7 +159,8 @@ func (u *convUnit) planForward(k *kernels) {
 			}
 		}
 	}
-	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, rows: u.threes(u.inLanes, u.outCB), inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
+	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, chunk: u.chunkOf(u.inLanes), rows: u.threes(u.inLanes, u.outCB),
+		inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
 	u.fwd.cover(k, u.y.h, u.y.w)
 	u.wFwd = aligned(u.outCB * u.fwd.wBlock)
 }
@@ -186,7 +196,7 @@ func (u *convUnit) planBackward(k *kernels) {
 	at := 0
 	for _, v := range u.phases(u.in.h) {
 		for _, h := range u.phases(u.in.w) {
-			m := gemm{lanes: lanes, rows: u.threes(lanes, u.inCB), inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
+			m := gemm{lanes: lanes, chunk: u.chunkOf(lanes), rows: u.threes(lanes, u.inCB), inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
 				inBase:  u.dy.firstPixel + v.from*u.dy.row + h.from*pixelBytes,
 				outBase: v.first*u.dx.row + h.first*pixelBytes, weights: at}
 			m.cover(k, v.count, h.count)
