@@ -218,21 +218,33 @@ func (u *convUnit) relayBackward(params []float32, b int) {
 }
 
 // splitImage fills the planes of one image's block.
-func (u *convUnit) splitImage(image, block int) {
+func (u *convUnit) splitImage(e *Engine, item, thread int) {
+	image, block := item/u.inCB, item%u.inCB
+	// have is which rows (or columns) of a plane the input has, from the plane's row first on; the others are padding.
+	have := func(first, count, size int) (from, to int) {
+		for from < count && from*u.s+first < -u.in.halo {
+			from++
+		}
+		for to = count; to > from && (to-1)*u.s+first >= size+u.in.halo; {
+			to--
+		}
+		return from, to
+	}
+	a := &e.scratch[thread].pixel
 	hp, wp := u.planeBytes/u.src.row, u.src.w
 	for i, pl := range u.planes {
-		a, b := pl/u.s-u.p, pl%u.s-u.p
-		for r := range hp {
-			dst := unsafe.Add(u.src.at(image, block), i*u.planeBytes+r*u.src.row)
-			y := r*u.s + a
-			for c := range wp {
-				x := c*u.s + b
-				if y < -u.in.halo || y >= u.in.h+u.in.halo || x < -u.in.halo || x >= u.in.w+u.in.halo {
-					*vec(dst, c*pixelBytes) = vector{}
-					continue
-				}
-				*vec(dst, c*pixelBytes) = *u.in.pixel(image, block, y, x)
-			}
+		y, x := pl/u.s-u.p, pl%u.s-u.p
+		r0, r1 := have(y, hp, u.in.h)
+		c0, c1 := have(x, wp, u.in.w)
+		dst := unsafe.Add(u.src.at(image, block), i*u.planeBytes)
+		if r1-r0 < hp || c1-c0 < wp {
+			clear(unsafe.Slice((*float32)(dst), u.planeBytes/4))
+		}
+		*a = pixelArgs{in: unsafe.Add(u.in.at(image, block), (y+r0*u.s)*u.in.row+(x+c0*u.s)*pixelBytes), inPix: u.s * pixelBytes, inRow: u.s * u.in.row,
+			out: unsafe.Add(dst, r0*u.src.row+c0*pixelBytes), outPix: pixelBytes, outRow: u.src.row,
+			rows: r1 - r0, cols: c1 - c0, lanes: lanes}
+		if a.rows > 0 && a.cols > 0 {
+			e.kern.copyPixels(a)
 		}
 	}
 }

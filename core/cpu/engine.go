@@ -48,11 +48,16 @@ type Engine struct {
 
 // scratch is one thread's kernel arguments, padded so that two threads share no cache line.
 type scratch struct {
-	conv  convArgs
-	wgrad wgradArgs
-	ew    ewArgs
-	sgd   sgdArgs
-	_     [64]byte
+	conv      convArgs
+	wgrad     wgradArgs
+	ew        ewArgs
+	sgd       sgdArgs
+	transpose transposeArgs
+	image     imageArgs
+	pixel     pixelArgs
+	pool      poolArgs
+	vector    vector
+	_         [64]byte
 }
 
 // relay is a piece of the work of laying weights out in blocks.
