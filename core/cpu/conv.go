@@ -70,6 +70,7 @@ type convUnit struct {
 	inCB, outCB, kk int
 	inLanes         int
 	xTaps           []int
+	laying          laying
 }
 
 // chunkTaps is how many taps of 16 products a convolution sums before it adds the sum to those of the taps before.
@@ -83,6 +84,7 @@ func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
 	if in.blocks == 1 {
 		u.inLanes = in.c
 	}
+	u.planLaying()
 	if u.s > 1 {
 		u.split()
 	}
@@ -181,40 +183,6 @@ func (u *convUnit) planBackward(k *kernels) {
 		}
 	}
 	u.wBwd = aligned(at + 1)
-}
-
-// relayForward copies the weights of output block b (and of all input blocks) from the canonical layout, which it
-// reads in order.
-func (u *convUnit) relayForward(params []float32, b int) {
-	n := u.in.c * u.kk
-	w, o := params[u.param.Offset+b*lanes*n:], u.wFwd[b*u.fwd.wBlock:(b+1)*u.fwd.wBlock]
-	for l := range min(lanes, u.y.c-b*lanes) {
-		row := w[l*n : (l+1)*n]
-		for ic := range u.in.c {
-			at := (ic/lanes*u.kk*u.inLanes+ic%lanes)*lanes + l
-			for t, v := range row[ic*u.kk : (ic+1)*u.kk] {
-				o[at+t*u.inLanes*lanes] = v
-			}
-		}
-	}
-}
-
-// relayBackward copies the weights that lead to input block b.
-func (u *convUnit) relayBackward(params []float32, b int) {
-	w := params[u.param.Offset : u.param.Offset+u.param.Len]
-	for i := range u.bwd {
-		m := &u.bwd[i]
-		o := u.wBwd[m.weights+b*m.wBlock:][:m.wBlock]
-		for oc := range u.y.c {
-			for il := range min(lanes, u.in.c-b*lanes) {
-				from := w[(oc*u.in.c+b*lanes+il)*u.kk:][:u.kk]
-				at := oc/lanes*len(m.window)*blockLen + oc%lanes*lanes + il
-				for j, t := range m.window {
-					o[at+j*blockLen] = from[t]
-				}
-			}
-		}
-	}
 }
 
 // splitImage fills the planes of one image's block.
