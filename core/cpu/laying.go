@@ -39,6 +39,9 @@ func (u *convUnit) relay(e *Engine, ob, thread int) {
 	block := u.kk * u.inLanes * lanes
 	for ib := range u.inCB {
 		w := u.wFwd[ob*u.fwd.wBlock+ib*block:][:block]
+		if u.kk > 1 {
+			clear(w) // in order, so that the memory is fetched ahead: the columns go here and there in it
+		}
 		u.relayForward(e, ob, ib, thread, w)
 		for i := range u.bwd {
 			u.relayBackward(e, ob, ib, thread, w, &u.bwd[i])
