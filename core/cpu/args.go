@@ -76,3 +76,38 @@ type sgdArgs struct {
 	n                      int
 	decay, momentum, negLR float32
 }
+
+// transposeArgs describes up to 16x16 values: value c of the row at in + rowAt[r] goes to value r of the column at out + colAt[c].
+type transposeArgs struct {
+	in, out      unsafe.Pointer
+	rowAt, colAt unsafe.Pointer // *int: byte offsets
+	rows, cols   int            // vector kernels want 16 of each
+}
+
+// imageArgs describes rows x cols pixels whose channels lie in planes, each without gaps.
+type imageArgs struct {
+	in, out    unsafe.Pointer
+	plane      int // from one channel to the next
+	channels   int // vector kernels want imageLanes
+	rows, cols int
+	outRow     int
+}
+
+// pixelArgs describes pixels, or pieces of them, to copy or to add. They may lie apart.
+type pixelArgs struct {
+	in, out       unsafe.Pointer
+	rows, cols    int
+	inPix, outPix int // from one pixel to the next
+	inRow, outRow int
+	lanes         int // of each pixel
+}
+
+// poolArgs describes n windows of a row and the output pixels that show their maxima.
+type poolArgs struct {
+	in, out       unsafe.Pointer // the first window's first pixel; the first output pixel
+	dIn, dOut     unsafe.Pointer // their gradients
+	inRow, dInRow int
+	rows, cols    int // of a window
+	step          int // from one window to the next
+	n             int
+}

@@ -86,6 +86,7 @@ type convUnit struct {
 	inCB, outCB, kk int
 	inLanes         int
 	xTaps           []int
+	laying          laying
 }
 
 // chunkTaps is how many taps of 16 products a convolution sums before it adds the sum to those of the taps before. A sum of n
@@ -107,6 +108,7 @@ func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
 	if in.blocks == 1 {
 		u.inLanes = in.c
 	}
+	u.planLaying()
 	if u.s > 1 {
 		u.split()
 	}
@@ -217,56 +219,34 @@ func (u *convUnit) planBackward(k *kernels) {
 	u.wBwd = aligned(at + 1)
 }
 
-// relayForward copies the weights of output block b (and of all input blocks) from the canonical layout, which it
-// reads in order.
-func (u *convUnit) relayForward(params []float32, b int) {
-	n := u.in.c * u.kk
-	w, o := params[u.param.Offset+b*lanes*n:], u.wFwd[b*u.fwd.wBlock:(b+1)*u.fwd.wBlock]
-	for l := range min(lanes, u.y.c-b*lanes) {
-		row := w[l*n : (l+1)*n]
-		for ic := range u.in.c {
-			at := (ic/lanes*u.kk*u.inLanes+ic%lanes)*lanes + l
-			for t, v := range row[ic*u.kk : (ic+1)*u.kk] {
-				o[at+t*u.inLanes*lanes] = v
-			}
-		}
-	}
-}
-
-// relayBackward copies the weights that lead to input block b.
-func (u *convUnit) relayBackward(params []float32, b int) {
-	w := params[u.param.Offset : u.param.Offset+u.param.Len]
-	for i := range u.bwd {
-		m := &u.bwd[i]
-		o := u.wBwd[m.weights+b*m.wBlock:][:m.wBlock]
-		for oc := range u.y.c {
-			for il := range min(lanes, u.in.c-b*lanes) {
-				from := w[(oc*u.in.c+b*lanes+il)*u.kk:][:u.kk]
-				at := oc/lanes*len(m.window)*blockLen + oc%lanes*lanes + il
-				for j, t := range m.window {
-					o[at+j*blockLen] = from[t]
-				}
-			}
-		}
-	}
-}
-
 // splitImage fills the planes of one image's block.
-func (u *convUnit) splitImage(image, block int) {
+func (u *convUnit) splitImage(e *Engine, item, thread int) {
+	image, block := item/u.inCB, item%u.inCB
+	// have is which rows (or columns) of a plane the input has, from the plane's row first on; the others are padding.
+	have := func(first, count, size int) (from, to int) {
+		for from < count && from*u.s+first < -u.in.halo {
+			from++
+		}
+		for to = count; to > from && (to-1)*u.s+first >= size+u.in.halo; {
+			to--
+		}
+		return from, to
+	}
+	a := &e.scratch[thread].pixel
 	hp, wp := u.planeBytes/u.src.row, u.src.w
 	for i, pl := range u.planes {
-		a, b := pl/u.s-u.p, pl%u.s-u.p
-		for r := range hp {
-			dst := unsafe.Add(u.src.at(image, block), i*u.planeBytes+r*u.src.row)
-			y := r*u.s + a
-			for c := range wp {
-				x := c*u.s + b
-				if y < -u.in.halo || y >= u.in.h+u.in.halo || x < -u.in.halo || x >= u.in.w+u.in.halo {
-					*vec(dst, c*pixelBytes) = vector{}
-					continue
-				}
-				*vec(dst, c*pixelBytes) = *u.in.pixel(image, block, y, x)
-			}
+		y, x := pl/u.s-u.p, pl%u.s-u.p
+		r0, r1 := have(y, hp, u.in.h)
+		c0, c1 := have(x, wp, u.in.w)
+		dst := unsafe.Add(u.src.at(image, block), i*u.planeBytes)
+		if r1-r0 < hp || c1-c0 < wp {
+			clear(unsafe.Slice((*float32)(dst), u.planeBytes/4))
+		}
+		*a = pixelArgs{in: unsafe.Add(u.in.at(image, block), (y+r0*u.s)*u.in.row+(x+c0*u.s)*pixelBytes), inPix: u.s * pixelBytes, inRow: u.s * u.in.row,
+			out: unsafe.Add(dst, r0*u.src.row+c0*pixelBytes), outPix: pixelBytes, outRow: u.src.row,
+			rows: r1 - r0, cols: c1 - c0, lanes: lanes}
+		if a.rows > 0 && a.cols > 0 {
+			e.kern.copyPixels(a)
 		}
 	}
 }

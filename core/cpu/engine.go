@@ -50,18 +50,22 @@ type Engine struct {
 
 // scratch is one thread's kernel arguments, padded so that two threads share no cache line.
 type scratch struct {
-	conv  convArgs
-	wgrad wgradArgs
-	ew    ewArgs
-	sgd   sgdArgs
-	_     [64]byte
+	conv      convArgs
+	wgrad     wgradArgs
+	ew        ewArgs
+	sgd       sgdArgs
+	transpose transposeArgs
+	image     imageArgs
+	pixel     pixelArgs
+	pool      poolArgs
+	vector    vector
+	_         [64]byte
 }
 
 // relay is a piece of the work of laying weights out in blocks.
 type relay struct {
-	conv     *convUnit
-	block    int
-	backward bool
+	conv  *convUnit
+	block int // of output channels
 }
 
 // sgdChunk is how many weights one item of an update treats.
@@ -250,24 +254,11 @@ func (e *Engine) updateChunk(item, thread int) {
 func (e *Engine) planRelays() {
 	for _, u := range e.convs {
 		for b := range u.outCB {
-			e.relays = append(e.relays, relay{u, b, false})
-		}
-		if u.dx == nil {
-			continue
-		}
-		for b := range u.inCB {
-			e.relays = append(e.relays, relay{u, b, true})
+			e.relays = append(e.relays, relay{u, b})
 		}
 	}
 	e.sgdJob = e.updateChunk
-	e.relayJob = func(item, _ int) {
-		r := &e.relays[item]
-		if r.backward {
-			r.conv.relayBackward(e.state.Params, r.block)
-		} else {
-			r.conv.relayForward(e.state.Params, r.block)
-		}
-	}
+	e.relayJob = func(item, thread int) { e.relays[item].conv.relay(e, e.relays[item].block, thread) }
 }
 
 // relayState lays the parameters out as the kernels want them.

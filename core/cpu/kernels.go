@@ -39,6 +39,15 @@ type kernels struct {
 	accumulate func(a *ewArgs)
 	// sgd updates n weights: v = momentum*v + (decay*w + g), w = w + negLR*v.
 	sgd func(a *sgdArgs)
+
+	transpose func(a *transposeArgs)
+	// image brings planes to pixels and zeroes the other lanes.
+	image func(a *imageArgs)
+	// copyPixels: out = in; addPixels: out += in.
+	copyPixels, addPixels func(a *pixelArgs)
+	// maxPool writes the maxima of windows: the first of equal ones, and a NaN above all. maxPoolGradient adds each output pixel's
+	// gradient to the window's first pixel that equals the maximum.
+	maxPool, maxPoolGradient func(a *poolArgs)
 }
 
 const (

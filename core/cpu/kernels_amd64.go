@@ -35,6 +35,13 @@ var avx512Kernels = &kernels{
 	dxZ:        dxZ_avx512,
 	accumulate: accumulate_avx512,
 	sgd:        func(a *sgdArgs) { sgd_avx512(a); sgdRest(a, 16) },
+
+	transpose:       func(a *transposeArgs) { transposeWhole(a, transpose_avx512) },
+	image:           func(a *imageArgs) { imageWhole(a, image_avx512) },
+	copyPixels:      func(a *pixelArgs) { pixelsBy(a, copyPixels16_avx512, copyPixels8_avx2, false) },
+	addPixels:       func(a *pixelArgs) { pixelsBy(a, addPixels16_avx512, addPixels8_avx2, true) },
+	maxPool:         maxPool_avx512,
+	maxPoolGradient: maxPoolGradient_avx512,
 }
 
 var avx2Kernels = (&kernels{
@@ -51,6 +58,13 @@ var avx2Kernels = (&kernels{
 	dxZ:        dxZ_avx2,
 	accumulate: accumulate_avx2,
 	sgd:        func(a *sgdArgs) { sgd_avx2(a); sgdRest(a, 8) },
+
+	transpose:       func(a *transposeArgs) { transposeWhole(a, transpose_avx2) },
+	image:           func(a *imageArgs) { imageWhole(a, image_avx2) },
+	copyPixels:      func(a *pixelArgs) { pixelsBy(a, copyPixels16_avx2, copyPixels8_avx2, false) },
+	addPixels:       func(a *pixelArgs) { pixelsBy(a, addPixels16_avx2, addPixels8_avx2, true) },
+	maxPool:         maxPool_avx2,
+	maxPoolGradient: maxPoolGradient_avx2,
 }).composeWgrad()
 
 // wgradImages holds the kernels of image channels: [taps-1][blocks-1].
@@ -87,4 +101,34 @@ func sgdRest(a *sgdArgs, width int) {
 	rest := *a
 	rest.w, rest.v, rest.g, rest.n = unsafe.Add(a.w, 4*done), unsafe.Add(a.v, 4*done), unsafe.Add(a.g, 4*done), a.n-done
 	sgdGeneric(&rest)
+}
+
+// transposeWhole leaves blocks that are not 16x16 to the generic kernel.
+func transposeWhole(a *transposeArgs, whole func(*transposeArgs)) {
+	if a.rows == lanes && a.cols == lanes {
+		whole(a)
+	} else {
+		transposeGeneric(a)
+	}
+}
+
+// imageWhole leaves other numbers of channels to the generic kernel.
+func imageWhole(a *imageArgs, whole func(*imageArgs)) {
+	if a.channels == imageLanes {
+		whole(a)
+	} else {
+		imageGeneric(a)
+	}
+}
+
+// pixelsBy leaves other pieces of pixels than wholes and halves to the generic kernel.
+func pixelsBy(a *pixelArgs, whole, half func(*pixelArgs), add bool) {
+	switch a.lanes {
+	case lanes:
+		whole(a)
+	case lanes / 2:
+		half(a)
+	default:
+		pixelsGeneric(a, add)
+	}
 }

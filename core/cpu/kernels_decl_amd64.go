@@ -324,6 +324,24 @@ func accumulate_avx512(a *ewArgs)
 func sgd_avx512(a *sgdArgs)
 
 //go:noescape
+func transpose_avx512(a *transposeArgs)
+
+//go:noescape
+func image_avx512(a *imageArgs)
+
+//go:noescape
+func copyPixels16_avx512(a *pixelArgs)
+
+//go:noescape
+func addPixels16_avx512(a *pixelArgs)
+
+//go:noescape
+func maxPool_avx512(a *poolArgs)
+
+//go:noescape
+func maxPoolGradient_avx512(a *poolArgs)
+
+//go:noescape
 func conv1x1x1_avx2(a *convArgs)
 
 //go:noescape
@@ -397,6 +415,30 @@ func accumulate_avx2(a *ewArgs)
 
 //go:noescape
 func sgd_avx2(a *sgdArgs)
+
+//go:noescape
+func transpose_avx2(a *transposeArgs)
+
+//go:noescape
+func image_avx2(a *imageArgs)
+
+//go:noescape
+func copyPixels8_avx2(a *pixelArgs)
+
+//go:noescape
+func copyPixels16_avx2(a *pixelArgs)
+
+//go:noescape
+func addPixels8_avx2(a *pixelArgs)
+
+//go:noescape
+func addPixels16_avx2(a *pixelArgs)
+
+//go:noescape
+func maxPool_avx2(a *poolArgs)
+
+//go:noescape
+func maxPoolGradient_avx2(a *poolArgs)
 
 // convavx512 holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].
 var convavx512 = [2][4][14]func(*convArgs){

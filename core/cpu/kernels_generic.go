@@ -21,6 +21,12 @@ var genericKernels = (&kernels{
 	dxZ:        func(a *ewArgs) { dxGeneric(a, true) },
 	accumulate: accumulateGeneric,
 	sgd:        sgdGeneric,
+
+	transpose: transposeGeneric, image: imageGeneric,
+	copyPixels:      func(a *pixelArgs) { pixelsGeneric(a, false) },
+	addPixels:       func(a *pixelArgs) { pixelsGeneric(a, true) },
+	maxPool:         maxPoolGeneric,
+	maxPoolGradient: maxPoolGradientGeneric,
 }).composeWgrad()
 
 // fma32 is x*y + z rounded once, as the vector instructions do it. The product of two float32 is exact in

@@ -54,7 +54,7 @@ func (c *compiler) lowerConv(i int, nd core.Node) {
 func (c *compiler) convForward(u *convUnit, name string, run step) {
 	u.planForward(c.e.kern)
 	if u.planes != nil {
-		c.forward(perImage(name+" split", u.inCB, func(item, _ int) { u.splitImage(item/u.inCB, item%u.inCB) }), u.in, u.src)
+		c.forward(perImage(name+" split", u.inCB, c.job(u.splitImage)), u.in, u.src)
 	}
 	c.forward(u.product(run), u.src, u.y)
 }
@@ -207,7 +207,7 @@ func (c *compiler) lowerReLU(i int, nd core.Node) {
 }
 
 func (c *compiler) lowerMaxPool(i int, nd core.Node) {
-	u := &maxPoolUnit{k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: c.values[nd.Inputs[0]], out: c.value(i)}
+	u := newMaxPool(nd.Kernel, nd.Stride, nd.Pad, c.values[nd.Inputs[0]], c.value(i))
 	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {

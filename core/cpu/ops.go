@@ -9,20 +9,17 @@ import (
 // inputUnit brings images from [N, C, H, W] to blocks of 16 channels.
 type inputUnit struct{ out *tensor }
 
-func (u *inputUnit) forward(e *Engine, item, _ int) {
+func (u *inputUnit) forward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
-	u.out.zero(image, block)
+	u.out.zeroHalo(image, block)
 	plane := u.out.h * u.out.w
 	first := block * lanes
-	for l := range min(lanes, u.out.c-first) {
-		src := e.images[(image*u.out.c+first+l)*plane:][:plane]
-		for y := range u.out.h {
-			row := unsafe.Add(u.out.at(image, block), y*u.out.row)
-			for x, v := range src[y*u.out.w:][:u.out.w] {
-				vec(row, x*pixelBytes)[l] = v
-			}
-		}
-	}
+	channels := min(lanes, u.out.c-first)
+	src := e.images[(image*u.out.c+first)*plane:][:channels*plane]
+	a := &e.scratch[thread].image
+	*a = imageArgs{in: unsafe.Pointer(&src[0]), out: u.out.at(image, block), plane: 4 * plane, channels: channels,
+		rows: u.out.h, cols: u.out.w, outRow: u.out.row}
+	e.kern.image(a)
 }
 
 // accumulate adds src to dst, blocks of equal height and width.
@@ -95,66 +92,6 @@ func (u *reluUnit) backward(_ *Engine, item, _ int) {
 	}
 }
 
-// maxPoolUnit takes the largest value of each window; padding never wins. The gradient goes to the first pixel of
-// the window, in reading order, that holds the maximum, as in PyTorch.
-type maxPoolUnit struct {
-	k, s, p            int
-	in, out, dIn, dOut *tensor
-	add                bool
-}
-
-// window calls do for the input pixels of output pixel (y, x), in reading order.
-func (u *maxPoolUnit) window(y, x int) (y0, y1, x0, x1 int) {
-	y0, x0 = y*u.s-u.p, x*u.s-u.p
-	return max(y0, 0), min(y0+u.k, u.in.h), max(x0, 0), min(x0+u.k, u.in.w)
-}
-
-func (u *maxPoolUnit) forward(_ *Engine, item, _ int) {
-	image, block := item/u.out.blocks, item%u.out.blocks
-	u.out.zeroHalo(image, block)
-	for y := range u.out.h {
-		for x := range u.out.w {
-			y0, y1, x0, x1 := u.window(y, x)
-			top := *u.in.pixel(image, block, y0, x0)
-			for iy := y0; iy < y1; iy++ {
-				for ix := x0; ix < x1; ix++ {
-					in := u.in.pixel(image, block, iy, ix)
-					for l := range top {
-						if v := in[l]; v > top[l] || v != v {
-							top[l] = v
-						}
-					}
-				}
-			}
-			*u.out.pixel(image, block, y, x) = top
-		}
-	}
-}
-
-func (u *maxPoolUnit) backward(_ *Engine, item, _ int) {
-	image, block := item/u.out.blocks, item%u.out.blocks
-	if !u.add {
-		u.dIn.zero(image, block)
-	}
-	for y := range u.out.h {
-		for x := range u.out.w {
-			top, g := u.out.pixel(image, block, y, x), *u.dOut.pixel(image, block, y, x)
-			y0, y1, x0, x1 := u.window(y, x)
-			for iy := y0; iy < y1; iy++ {
-				for ix := x0; ix < x1; ix++ {
-					in, d := u.in.pixel(image, block, iy, ix), u.dIn.pixel(image, block, iy, ix)
-					for l := range top {
-						if in[l] == top[l] {
-							d[l] += g[l]
-							g[l] = 0 // given away
-						}
-					}
-				}
-			}
-		}
-	}
-}
-
 // avgPoolUnit is the mean over an image.
 type avgPoolUnit struct {
 	in, out, dIn, dOut *tensor
@@ -178,23 +115,19 @@ func (u *avgPoolUnit) forward(_ *Engine, item, _ int) {
 	}
 }
 
-func (u *avgPoolUnit) backward(_ *Engine, item, _ int) {
+func (u *avgPoolUnit) backward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
-	g, n := *u.dOut.pixel(image, block, 0, 0), float64(u.in.h*u.in.w)
+	g, n := u.dOut.pixel(image, block, 0, 0), float64(u.in.h*u.in.w)
+	t := &e.scratch[thread]
 	for l, v := range g {
-		g[l] = float32(float64(v) / n)
+		t.vector[l] = float32(float64(v) / n)
 	}
 	if !u.add {
 		u.dIn.zero(image, block)
 	}
-	for y := range u.in.h {
-		for x := range u.in.w {
-			d := u.dIn.pixel(image, block, y, x)
-			for l, v := range g {
-				d[l] += v
-			}
-		}
-	}
+	t.pixel = pixelArgs{in: unsafe.Pointer(&t.vector), out: u.dIn.at(image, block), outPix: pixelBytes, outRow: u.dIn.row,
+		rows: u.dIn.h, cols: u.dIn.w, lanes: lanes}
+	e.kern.addPixels(&t.pixel)
 }
 
 // padUnit is shortcut A: every s-th pixel, channels moved up by shift, zeros elsewhere.
@@ -223,37 +156,34 @@ func (u *padUnit) runs(block int) (r [2]laneRun, n int) {
 	return r, n
 }
 
-func (u *padUnit) forward(_ *Engine, item, _ int) {
+func (u *padUnit) forward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
 	u.out.zero(image, block)
+	a := &e.scratch[thread].pixel
 	r, n := u.runs(block)
 	for _, q := range r[:n] {
-		for y := range u.out.h {
-			for x := range u.out.w {
-				copy(u.out.pixel(image, block, y, x)[q.out:q.out+q.n], u.in.pixel(image, q.block, y*u.s, x*u.s)[q.in:q.in+q.n])
-			}
-		}
+		*a = pixelArgs{in: unsafe.Add(u.in.at(image, q.block), 4*q.in), inPix: u.s * pixelBytes, inRow: u.s * u.in.row,
+			out: unsafe.Add(u.out.at(image, block), 4*q.out), outPix: pixelBytes, outRow: u.out.row,
+			rows: u.out.h, cols: u.out.w, lanes: q.n}
+		e.kern.copyPixels(a)
 	}
 }
 
 // backward adds the gradient of one whole image.
-func (u *padUnit) backward(_ *Engine, image, _ int) {
+func (u *padUnit) backward(e *Engine, image, thread int) {
 	if !u.add {
 		for b := range u.dIn.blocks {
 			u.dIn.zero(image, b)
 		}
 	}
+	a := &e.scratch[thread].pixel
 	for block := range u.out.blocks {
 		r, n := u.runs(block)
 		for _, q := range r[:n] {
-			for y := range u.out.h {
-				for x := range u.out.w {
-					d := u.dIn.pixel(image, q.block, y*u.s, x*u.s)[q.in : q.in+q.n]
-					for l, v := range u.dOut.pixel(image, block, y, x)[q.out : q.out+q.n] {
-						d[l] += v
-					}
-				}
-			}
+			*a = pixelArgs{in: unsafe.Add(u.dOut.at(image, block), 4*q.out), inPix: pixelBytes, inRow: u.dOut.row,
+				out: unsafe.Add(u.dIn.at(image, q.block), 4*q.in), outPix: u.s * pixelBytes, outRow: u.s * u.dIn.row,
+				rows: u.out.h, cols: u.out.w, lanes: q.n}
+			e.kern.addPixels(a)
 		}
 	}
 }

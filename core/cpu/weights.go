@@ -167,14 +167,5 @@ func (u *convUnit) combine(e *Engine, item, thread int) {
 			e.kern.accumulate(a)
 		}
 	}
-	ib, ob := item/u.outCB, item%u.outCB
-	sum, out := at(0), e.grads.Values[u.param.Offset:u.param.Offset+u.param.Len]
-	for ol := range min(lanes, u.y.c-ob*lanes) {
-		for il := range min(lanes, u.in.c-ib*lanes) {
-			o := out[((ob*lanes+ol)*u.in.c+ib*lanes+il)*u.kk:][:u.kk]
-			for t := range o {
-				o[t] = sum[t*blockLen+il*lanes+ol]
-			}
-		}
-	}
+	u.writeGradient(e, item%u.outCB, item/u.outCB, thread, at(0))
 }

@@ -25,6 +25,7 @@ func main() {
 		write("conv_"+f.name+"_amd64.s", asmFile(func(g *gen) { convKernels(g, f) }))
 		write("wgrad_"+f.name+"_amd64.s", asmFile(func(g *gen) { wgradKernels(g, f) }))
 		write("elementwise_"+f.name+"_amd64.s", asmFile(func(g *gen) { elementwiseKernels(g, f) }))
+		write("moves_"+f.name+"_amd64.s", asmFile(func(g *gen) { moveKernels(g, f) }))
 	}
 	write("kernels_decl_amd64.go", declarations())
 }
@@ -97,6 +98,7 @@ func declarations() []byte {
 		convKernels(g, f)
 		wgradKernels(g, f)
 		elementwiseKernels(g, f)
+		moveKernels(g, f)
 	}
 	var b bytes.Buffer
 	b.WriteString(header)
