@@ -32,10 +32,14 @@ type normChain struct {
 	relu        bool
 }
 
-func compile(e *Engine) error {
+// compile writes e's program and returns the buffers of its arena, placed but not allocated. What it costs does not grow with the batch.
+func compile(e *Engine) ([]*buffer, error) {
 	shapes, err := e.net.Shapes(e.cfg.Resolution)
 	if err != nil {
-		return fmt.Errorf("cpu: %w", err)
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	if err := countable(e.net, e.cfg, shapes); err != nil {
+		return nil, err
 	}
 	c := &compiler{e: e, net: e.net, shapes: shapes, users: make([][]int, len(shapes)), params: map[string]core.Param{},
 		norms: map[int]core.Norm{}, convs: map[int]*convUnit{}, values: make([]*tensor, len(shapes)), grads: make([]*tensor, len(shapes)),
@@ -46,7 +50,7 @@ func compile(e *Engine) error {
 		}
 	}
 	if err := c.check(); err != nil {
-		return err
+		return nil, err
 	}
 	for _, p := range c.net.Params() {
 		c.params[p.Name] = p
@@ -55,11 +59,8 @@ func compile(e *Engine) error {
 		c.norms[n.Node] = n
 	}
 	c.lower()
-	if e.arena, e.free, err = allocate(plan(c.touched)); err != nil {
-		return err
-	}
-	place(c.touched, e.arena)
-	return nil
+	e.memory = e.measure(plan(c.touched))
+	return c.touched, nil
 }
 
 func (c *compiler) check() error {
