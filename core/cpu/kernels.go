@@ -34,6 +34,9 @@ type kernels struct {
 	accumulate func(a *ewArgs)
 	// sgd updates n weights: v = momentum*v + (decay*w + g), w = w + negLR*v.
 	sgd func(a *sgdArgs)
+	// peak does nothing but multiply and add in registers: a.rounds times peakLanes products and sums.
+	peak      func(a *peakArgs)
+	peakLanes int
 }
 
 const (

@@ -34,6 +34,7 @@ var avx512Kernels = &kernels{
 	dxZ:        dxZ_avx512,
 	accumulate: accumulate_avx512,
 	sgd:        func(a *sgdArgs) { sgd_avx512(a); sgdRest(a, 16) },
+	peak:       peak_avx512, peakLanes: 16 * peakChains,
 }
 
 var avx2Kernels = (&kernels{
@@ -49,6 +50,7 @@ var avx2Kernels = (&kernels{
 	dxZ:        dxZ_avx2,
 	accumulate: accumulate_avx2,
 	sgd:        func(a *sgdArgs) { sgd_avx2(a); sgdRest(a, 8) },
+	peak:       peak_avx2, peakLanes: 8 * peakChains,
 }).composeWgrad()
 
 // wgradImages holds the kernels of image channels: [taps-1][blocks-1].

@@ -276,6 +276,9 @@ func accumulate_avx512(a *ewArgs)
 func sgd_avx512(a *sgdArgs)
 
 //go:noescape
+func peak_avx512(a *peakArgs)
+
+//go:noescape
 func conv1x1x1_avx2(a *convArgs)
 
 //go:noescape
@@ -332,6 +335,9 @@ func accumulate_avx2(a *ewArgs)
 //go:noescape
 func sgd_avx2(a *sgdArgs)
 
+//go:noescape
+func peak_avx2(a *peakArgs)
+
 // convavx512 holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].
 var convavx512 = [2][4][14]func(*convArgs){
 	0: {
@@ -354,3 +360,6 @@ var convavx2 = [2][1][14]func(*convArgs){
 		0: {conv1x1x1_avx2, conv1x2x1_avx2, conv1x3x1_avx2, conv1x4x1_avx2, conv1x5x1_avx2, conv1x6x1_avx2},
 	},
 }
+
+// peakChains is how many vectors of sums the peak kernels keep.
+const peakChains = 14

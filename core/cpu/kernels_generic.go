@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -21,6 +22,7 @@ var genericKernels = (&kernels{
 	dxZ:        func(a *ewArgs) { dxGeneric(a, true) },
 	accumulate: accumulateGeneric,
 	sgd:        sgdGeneric,
+	peak:       peakGeneric, peakLanes: 4,
 }).composeWgrad()
 
 // fma32 is x*y + z rounded once, as the vector instructions do it. The product of two float32 is exact in
@@ -238,4 +240,15 @@ func sgdGeneric(a *sgdArgs) {
 		v[i] = fma32(a.momentum, v[i], fma32(a.decay, w[i], g[i]))
 		w[i] = fma32(a.negLR, v[i], w[i])
 	}
+}
+
+// peakSink keeps the compiler from leaving the sums out.
+var peakSink atomic.Uint32
+
+func peakGeneric(a *peakArgs) {
+	s, t, u, v := a.one, a.one, a.one, a.one
+	for range a.rounds {
+		s, t, u, v = fma32(s, a.half, a.one), fma32(t, a.half, a.one), fma32(u, a.half, a.one), fma32(v, a.half, a.one)
+	}
+	peakSink.Store(math.Float32bits(s + t + u + v))
 }

@@ -25,6 +25,7 @@ func main() {
 		write("conv_"+f.name+"_amd64.s", asmFile(func(g *gen) { convKernels(g, f) }))
 		write("wgrad_"+f.name+"_amd64.s", asmFile(func(g *gen) { wgradKernels(g, f) }))
 		write("elementwise_"+f.name+"_amd64.s", asmFile(func(g *gen) { elementwiseKernels(g, f) }))
+		write("limits_"+f.name+"_amd64.s", asmFile(func(g *gen) { peakKernel(g, f) }))
 	}
 	write("kernels_decl_amd64.go", declarations())
 }
@@ -97,6 +98,7 @@ func declarations() []byte {
 		convKernels(g, f)
 		wgradKernels(g, f)
 		elementwiseKernels(g, f)
+		peakKernel(g, f)
 	}
 	var b bytes.Buffer
 	b.WriteString(header)
@@ -107,6 +109,7 @@ func declarations() []byte {
 	for _, f := range []family{avx512, avx2} {
 		tileTable(&b, f)
 	}
+	fmt.Fprintf(&b, "\n// peakChains is how many vectors of sums the peak kernels keep.\nconst peakChains = %d\n", peakChains)
 	src, err := format.Source(b.Bytes())
 	if err != nil {
 		log.Fatal(err)
