@@ -12,7 +12,8 @@ their median; what counts at the end is the median over the rounds, and the rati
 
 What to watch:
 
-  * a quiet machine: nothing else running (uptime shows a load near 0 before you begin), power and cooling that hold the clock;
+  * a quiet machine: nothing else running (uptime shows a load near 0 before you begin), power and cooling that hold the clock. Beside
+    other work PyTorch's threads wait for one another far longer than Lockstep's: such a ratio flatters Lockstep and is worth nothing;
   * the same cores: equal thread counts, no more of them than the machine has cores, and the same ones for both where there
     are more (taskset -c 0,1 python3 compare.py pins both, for child processes inherit it);
   * the same work: one batch size, one precision (float32 here), forward + loss + backward + SGD with momentum and weight decay;

@@ -74,7 +74,7 @@ func countable(net *core.Network, cfg core.CompileConfig, shapes []core.Shape) e
 		values += float64(blocksOf(s.C)*lanes) * float64(s.H) * float64(s.W)
 	}
 	if need := 4 * values * float64(cfg.Batch); !(need <= maxActivations) {
-		return fmt.Errorf("%w: %s at batch %d needs some %.0f TiB for activations; take a smaller batch", ErrMemory, net.Name, cfg.Batch, need/(1<<40))
+		return fmt.Errorf("%w: %s at batch %d has some %.0f TiB of activations; take a smaller batch", ErrMemory, net.Name, cfg.Batch, need/(1<<40))
 	}
 	return nil
 }
