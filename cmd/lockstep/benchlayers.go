@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -43,21 +44,10 @@ func reportLayers(times []cpu.PassTime, limits cpu.Limits, o benchOptions, took 
 		wall += t
 	}
 	r := &layerReport{StepMS: wall.Seconds() * 1e3 / float64(len(took)), ReadGB: limits.ReadBytes / 1e9, CopyGB: limits.CopyBytes / 1e9, IdleShare: 1}
-	kinds := map[string]int{}
 	for _, t := range times {
-		row := passRow{Layer: t.Layer, Pass: t.Pass, MS: t.Seconds * 1e3 / float64(o.threads*len(took)), flops: t.FLOPs, bytes: t.Bytes}
-		r.Passes = append(r.Passes, row)
-		row.Layer = ""
-		if row.Pass == "forward" && row.flops == 0 {
-			row.Pass = "forward, no products" // what is held against memory is not added to what is held against the peak
-		}
-		if at, ok := kinds[row.Pass]; ok {
-			r.Kinds[at].add(row)
-		} else {
-			kinds[row.Pass] = len(r.Kinds)
-			r.Kinds = append(r.Kinds, row)
-		}
+		r.Passes = append(r.Passes, passRow{Layer: t.Layer, Pass: t.Pass, MS: t.Seconds * 1e3 / float64(o.threads*len(took)), flops: t.FLOPs, bytes: t.Bytes})
 	}
+	r.Kinds = kindsOf(r.Passes)
 	for _, rows := range [][]passRow{r.Passes, r.Kinds} {
 		for i := range rows {
 			rows[i].rate(limits, r.StepMS)
@@ -67,20 +57,27 @@ func reportLayers(times []cpu.PassTime, limits cpu.Limits, o benchOptions, took 
 		r.IdleShare -= k.TimeShare
 	}
 	r.IdleShare = max(0, r.IdleShare)
-	slices.SortStableFunc(r.Kinds, func(a, b passRow) int {
-		switch {
-		case a.MS > b.MS:
-			return -1
-		case a.MS < b.MS:
-			return 1
-		}
-		return 0
-	})
 	return r
 }
 
-func (p *passRow) add(o passRow) {
-	p.MS, p.flops, p.bytes = p.MS+o.MS, p.flops+o.flops, p.bytes+o.bytes
+// kindsOf adds up the passes of each kind, the longest first.
+func kindsOf(passes []passRow) (kinds []passRow) {
+	index := map[string]int{}
+	for _, p := range passes {
+		if p.Pass == "forward" && p.flops == 0 {
+			p.Pass = "forward, no products" // what is held against memory is not added to what is held against the peak
+		}
+		at, known := index[p.Pass]
+		if !known {
+			at = len(kinds)
+			index[p.Pass] = at
+			kinds = append(kinds, passRow{Pass: p.Pass})
+		}
+		k := &kinds[at]
+		k.MS, k.flops, k.bytes = k.MS+p.MS, k.flops+p.flops, k.bytes+p.bytes
+	}
+	slices.SortStableFunc(kinds, func(a, b passRow) int { return cmp.Compare(b.MS, a.MS) })
+	return kinds
 }
 
 // rate sets the pass's speed. What took no time has none: nothing divides by zero.
