@@ -63,6 +63,9 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		return f.close()
 	})
 	engine, err := cpu.New(net, core.CompileConfig{Batch: s.replicaBatch, Resolution: train.Resolution, Threads: o.threads})
+	if errors.Is(err, cpu.ErrMemory) {
+		err = fmt.Errorf("--replica-batch %d: %w", s.replicaBatch, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -149,16 +149,6 @@ func TestModel(t *testing.T) {
 	}
 }
 
-func TestBenchEngine(t *testing.T) {
-	t.Parallel()
-	var r engineBench
-	lockstep(t, 0, "bench", "engine", "--arch", "cifar-resnet8", "--batch", "8", "--threads", "1", "--steps", "1", "--json").lastLine(&r)
-	if !(r.ImagesPerSecond > 0 && r.GFLOPS > 0 && r.LossDeviation < 1e-5) || r.Batch != 8 {
-		t.Errorf("bench engine: %+v", r)
-	}
-	lockstep(t, 1, "bench", "engine", "--batch", "0").says("--batch 0")
-}
-
 func TestHelpAndVersion(t *testing.T) {
 	t.Parallel()
 	if p := lockstep(t, 0, "--version"); !strings.Contains(p.stdout.String(), "dev") {

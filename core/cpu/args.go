@@ -70,6 +70,12 @@ const (
 	coefVectors
 )
 
+// peakArgs describes a loop that measures arithmetic and has no result.
+type peakArgs struct {
+	rounds    int
+	half, one float32
+}
+
 // sgdArgs describes an update of n weights; vector kernels do whole vectors, the caller the rest.
 type sgdArgs struct {
 	w, v, g                unsafe.Pointer

@@ -34,10 +34,14 @@ type normChain struct {
 	relu        bool
 }
 
-func compile(e *Engine) error {
+// compile writes e's program and returns the buffers of its arena, placed but not allocated. What it costs does not grow with the batch.
+func compile(e *Engine) ([]*buffer, error) {
 	shapes, err := e.net.Shapes(e.cfg.Resolution)
 	if err != nil {
-		return fmt.Errorf("cpu: %w", err)
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	if err := countable(e.net, e.cfg, shapes); err != nil {
+		return nil, err
 	}
 	c := &compiler{e: e, net: e.net, shapes: shapes, users: make([][]int, len(shapes)), params: map[string]core.Param{},
 		norms: map[int]core.Norm{}, convs: map[int]*convUnit{}, values: make([]*tensor, len(shapes)), grads: make([]*tensor, len(shapes)),
@@ -48,7 +52,7 @@ func compile(e *Engine) error {
 		}
 	}
 	if err := c.check(); err != nil {
-		return err
+		return nil, err
 	}
 	for _, p := range c.net.Params() {
 		c.params[p.Name] = p
@@ -56,13 +60,11 @@ func compile(e *Engine) error {
 	for _, n := range c.net.Norms() {
 		c.norms[n.Node] = n
 	}
+	e.groups = c.groups
 	e.slots = newSlots(c.groups, e.cfg.Batch, e.cfg.Threads)
 	c.lower()
-	if e.arena, e.free, err = allocate(plan(c.touched)); err != nil {
-		return err
-	}
-	place(c.touched, e.arena)
-	return nil
+	e.memory = e.measure(plan(c.touched))
+	return c.touched, nil
 }
 
 // checkFleeting panics if something that lives within a step would be read in another.
@@ -73,7 +75,7 @@ func (c *compiler) checkFleeting(t *tensor) {
 }
 
 // imageGroups cuts a batch for steps that go group by group.
-func imageGroups(batch int) []span { return divide(batch, (batch+minItems-1)/minItems) }
+func imageGroups(batch int) []span { return divide(batch, (batch-1)/minItems+1) }
 
 func (c *compiler) check() error {
 	last := len(c.net.Nodes) - 1
@@ -111,13 +113,6 @@ func (c *compiler) lower() {
 		}
 		c.flush()
 		c.announce()
-	}
-	for _, list := range [][]step{c.e.fwd, c.e.bwd} {
-		for i := range list {
-			if list[i].parts != nil {
-				list[i].close(c.e, c.groups)
-			}
-		}
 	}
 	for i, t := range c.values {
 		c.checkFleeting(t)

@@ -79,6 +79,7 @@ type convUnit struct {
 	fwd             gemm
 	bwd             []gemm
 	wFwd, wBwd      []float32
+	lenFwd, lenBwd  int
 	stats           *normUnit // whose statistics the forward pass gathers
 	dx, dy          *tensor   // gradients; dx nil where none is wanted
 	addDX           bool
@@ -164,7 +165,7 @@ func (u *convUnit) planForward(k *kernels) {
 	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, chunk: u.chunkOf(u.inLanes), rows: u.threes(u.inLanes, u.outCB),
 		inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
 	u.fwd.cover(k, u.y.h, u.y.w)
-	u.wFwd = aligned(u.outCB * u.fwd.wBlock)
+	u.lenFwd = u.outCB * u.fwd.wBlock
 }
 
 // gradHalo is the border that the backward pass wants round dy.
@@ -216,7 +217,7 @@ func (u *convUnit) planBackward(k *kernels) {
 			u.bwd = append(u.bwd, m)
 		}
 	}
-	u.wBwd = aligned(at + 1)
+	u.lenBwd = at + 1
 }
 
 // splitImage fills the planes of one image's block.

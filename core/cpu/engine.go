@@ -17,13 +17,14 @@ const Numerics = "float32 fused blocks of 16, version 2"
 // The rejected designs: a graph executor that walks the nodes for every batch (it allocates, and it cannot
 // fuse), and one goroutine for each piece of work (starting them costs more than a small layer takes).
 type Engine struct {
-	net   *core.Network
-	cfg   core.CompileConfig
-	kern  *kernels
-	pool  *pool
-	arena []float32
-	free  func() error // gives the arena back
-	state *core.State[float32]
+	net    *core.Network
+	cfg    core.CompileConfig
+	kern   *kernels
+	pool   *pool
+	arena  []float32
+	free   func() error // gives the arena back
+	memory Memory
+	state  *core.State[float32]
 
 	fwd, bwd []step
 	finals   map[int][]core.Param // by backward step
@@ -34,6 +35,7 @@ type Engine struct {
 	relayJob func(item, thread int)
 	sgdJob   func(item, thread int)
 	scratch  []scratch
+	groups   []span // of images
 	slots    slots
 
 	// The call in progress.
@@ -73,8 +75,8 @@ const sgdChunk = 1 << 14
 
 var errClosed = errors.New("cpu: the engine is closed")
 
-// New compiles net. It fails when the configuration is not valid, when the network cannot take the resolution, or
-// when LOCKSTEP_SIMD asks for kernels that the machine cannot run.
+// New compiles net. It fails when the configuration is not valid, when the network cannot take the resolution, when LOCKSTEP_SIMD asks
+// for kernels that the machine cannot run, or, with a *MemoryError and before it takes any, when memory does not suffice.
 func New(net *core.Network, cfg core.CompileConfig) (*Engine, error) {
 	k, err := choose()
 	if err != nil {
@@ -84,22 +86,61 @@ func New(net *core.Network, cfg core.CompileConfig) (*Engine, error) {
 }
 
 func newEngine(net *core.Network, cfg core.CompileConfig, k *kernels) (*Engine, error) {
-	if err := cfg.Validate(); err != nil {
+	return newEngineWithin(net, cfg, k, availableMemory)
+}
+
+// newEngineWithin asks available how many bytes there are, if anybody knows.
+func newEngineWithin(net *core.Network, cfg core.CompileConfig, k *kernels, available func() (int64, bool)) (*Engine, error) {
+	e, buffers, err := lay(net, cfg, k)
+	if err != nil {
 		return nil, err
+	}
+	if have, known := available(); known && e.memory.Total() > have {
+		return nil, refuse(e, have)
+	}
+	if err := e.allocate(buffers); err != nil {
+		return nil, err
+	}
+	e.planRelays()
+	e.relayState()
+	return e, nil
+}
+
+// lay makes an engine that has its program, and the plan of its memory, but no memory.
+func lay(net *core.Network, cfg core.CompileConfig, k *kernels) (*Engine, []*buffer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
 	}
 	if cfg.Threads == 0 {
 		cfg.Threads = runtime.GOMAXPROCS(0)
 	}
-	e := &Engine{net: net, cfg: cfg, kern: k, pool: newPool(cfg.Threads), state: core.NewState[float32](net),
-		finals: map[int][]core.Param{}, scratch: make([]scratch, cfg.Threads)}
-	if err := compile(e); err != nil {
-		return nil, err
+	e := &Engine{net: net, cfg: cfg, kern: k, pool: newPool(cfg.Threads), finals: map[int][]core.Param{}, scratch: make([]scratch, cfg.Threads)}
+	buffers, err := compile(e)
+	return e, buffers, err
+}
+
+// allocate makes the memory that was planned.
+func (e *Engine) allocate(buffers []*buffer) (err error) {
+	if e.arena, e.free, err = allocate(int(e.memory.Arena / 4)); err != nil {
+		return err
 	}
-	e.trainLogits = make([]float32, cfg.Batch*net.Classes)
-	e.dLogits = make([]float32, cfg.Batch*net.Classes)
-	e.planRelays()
-	e.relayState()
-	return e, nil
+	place(buffers, e.arena)
+	e.state = core.NewState[float32](e.net)
+	for _, u := range e.convs {
+		u.allocate()
+	}
+	for _, u := range e.norms {
+		u.allocate()
+	}
+	e.slots.allocate(e.groups, e.cfg.Batch)
+	for _, list := range [][]step{e.fwd, e.bwd} {
+		for i := range list {
+			list[i].close(e)
+		}
+	}
+	e.trainLogits = make([]float32, e.cfg.Batch*e.net.Classes)
+	e.dLogits = make([]float32, e.cfg.Batch*e.net.Classes)
+	return nil
 }
 
 // Info describes the engine.

@@ -48,6 +48,9 @@ type kernels struct {
 	// maxPool writes the maxima of windows: the first of equal ones, and a NaN above all. maxPoolGradient adds each output pixel's
 	// gradient to the window's first pixel that equals the maximum.
 	maxPool, maxPoolGradient func(a *poolArgs)
+	// peak does nothing but multiply and add in registers: a.rounds times peakLanes products and sums.
+	peak      func(a *peakArgs)
+	peakLanes int
 }
 
 const (
@@ -104,10 +107,14 @@ type span struct{ from, n int }
 
 // divide cuts n into the fewest pieces of at most limit, as equal as can be.
 func divide(n, limit int) []span {
-	pieces := (n + limit - 1) / limit
+	if n == 0 {
+		return nil
+	}
+	pieces := (n-1)/limit + 1
 	out := make([]span, 0, pieces)
+	at := func(i int) int { return n/pieces*i + n%pieces*i/pieces } // i*n/pieces, without overflow
 	for i := range pieces {
-		from, to := i*n/pieces, (i+1)*n/pieces
+		from, to := at(i), at(i+1)
 		out = append(out, span{from, to - from})
 	}
 	return out

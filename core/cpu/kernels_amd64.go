@@ -42,6 +42,7 @@ var avx512Kernels = &kernels{
 	addPixels:       func(a *pixelArgs) { pixelsBy(a, addPixels16_avx512, addPixels8_avx2, true) },
 	maxPool:         maxPool_avx512,
 	maxPoolGradient: maxPoolGradient_avx512,
+	peak:            peak_avx512, peakLanes: 16 * peakChains,
 }
 
 var avx2Kernels = (&kernels{
@@ -65,6 +66,7 @@ var avx2Kernels = (&kernels{
 	addPixels:       func(a *pixelArgs) { pixelsBy(a, addPixels16_avx2, addPixels8_avx2, true) },
 	maxPool:         maxPool_avx2,
 	maxPoolGradient: maxPoolGradient_avx2,
+	peak:            peak_avx2, peakLanes: 8 * peakChains,
 }).composeWgrad()
 
 // wgradImages holds the kernels of image channels: [taps-1][blocks-1].

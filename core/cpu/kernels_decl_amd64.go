@@ -342,6 +342,9 @@ func maxPool_avx512(a *poolArgs)
 func maxPoolGradient_avx512(a *poolArgs)
 
 //go:noescape
+func peak_avx512(a *peakArgs)
+
+//go:noescape
 func conv1x1x1_avx2(a *convArgs)
 
 //go:noescape
@@ -440,6 +443,9 @@ func maxPool_avx2(a *poolArgs)
 //go:noescape
 func maxPoolGradient_avx2(a *poolArgs)
 
+//go:noescape
+func peak_avx2(a *peakArgs)
+
 // convavx512 holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].
 var convavx512 = [2][4][14]func(*convArgs){
 	0: {
@@ -468,3 +474,6 @@ var convavx2 = [2][1][14]func(*convArgs){
 
 // convRowavx2 holds the kernels of whole window rows: [cols-1].
 var convRowavx2 = [...]func(*convArgs){convRow1_avx2, convRow2_avx2, convRow3_avx2, convRow4_avx2, convRow5_avx2, convRow6_avx2}
+
+// peakChains is how many vectors of sums the peak kernels keep.
+const peakChains = 14

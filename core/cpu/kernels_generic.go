@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -27,6 +28,7 @@ var genericKernels = (&kernels{
 	addPixels:       func(a *pixelArgs) { pixelsGeneric(a, true) },
 	maxPool:         maxPoolGeneric,
 	maxPoolGradient: maxPoolGradientGeneric,
+	peak:            peakGeneric, peakLanes: 4,
 }).composeWgrad()
 
 // fma32 is x*y + z rounded once, as the vector instructions do it. The product of two float32 is exact in
@@ -270,4 +272,15 @@ func sgdGeneric(a *sgdArgs) {
 		v[i] = fma32(a.momentum, v[i], fma32(a.decay, w[i], g[i]))
 		w[i] = fma32(a.negLR, v[i], w[i])
 	}
+}
+
+// peakSink keeps the compiler from leaving the sums out.
+var peakSink atomic.Uint32
+
+func peakGeneric(a *peakArgs) {
+	s, t, u, v := a.one, a.one, a.one, a.one
+	for range a.rounds {
+		s, t, u, v = fma32(s, a.half, a.one), fma32(t, a.half, a.one), fma32(u, a.half, a.one), fma32(v, a.half, a.one)
+	}
+	peakSink.Store(math.Float32bits(s + t + u + v))
 }

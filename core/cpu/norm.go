@@ -28,10 +28,20 @@ type normUnit struct {
 }
 
 func newNorm(norm core.Norm, weight, bias core.Param, y, out *tensor) *normUnit {
-	n := y.blocks * lanes
-	return &normUnit{norm: norm, weight: weight, bias: bias, y: y, out: out,
-		coefs: aligned(n * coefVectors), gamma: make([]float32, n), beta: make([]float32, n),
-		mean: make([]float64, n), rstd: make([]float64, n), partial: aligned(y.images * n * 3)}
+	return &normUnit{norm: norm, weight: weight, bias: bias, y: y, out: out}
+}
+
+// bytes is what allocate takes.
+func (u *normUnit) bytes() int {
+	n := u.y.blocks * lanes
+	return n*(4*coefVectors+4*2+8*2) + 4*3*n*u.y.images
+}
+
+func (u *normUnit) allocate() {
+	n := u.y.blocks * lanes
+	u.coefs, u.partial = aligned(n*coefVectors), aligned(n*3*u.y.images)
+	u.gamma, u.beta = make([]float32, n), make([]float32, n)
+	u.mean, u.rstd = make([]float64, n), make([]float64, n)
 }
 
 func (u *normUnit) args(e *Engine, image, block, thread int) *ewArgs {

@@ -51,7 +51,7 @@ func (e *Engine) Profile() func() []PassTime {
 			}
 		}
 	}
-	e.relayJob = timed("weights relay", work{}, e.relayJob)
+	e.relayJob = timed("weights relay", work{bytes: 2 * e.memory.LaidOut}, e.relayJob)
 	e.sgdJob = timed("weights update", work{bytes: int64(e.net.ParamLen()) * 20}, e.sgdJob)
 	return func() []PassTime {
 		out := make([]PassTime, len(clocks))

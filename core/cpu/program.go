@@ -40,7 +40,7 @@ const groupsPerThread = 3
 
 // byGroup says whether n images, of a batch that is cut into so many groups, are shared out group by group.
 func byGroup(n, batch, groups, threads int) bool {
-	return n*groups >= groupsPerThread*threads*batch
+	return float64(n)*float64(groups) >= float64(groupsPerThread*threads)*float64(batch)
 }
 
 // run executes one step for the engine's present batch. Group by group, what one part writes is still in the
@@ -76,8 +76,11 @@ func (s *step) join(next step) {
 // close settles how a step of several parts is cut into groups of images. Where weights are larger than the cache and images small,
 // a group takes each item of a part for all its images, so that the weights are read once for them; otherwise an image goes
 // through all the parts while it is in the cache.
-func (s *step) close(e *Engine, groups []span) {
-	s.groups = groups
+func (s *step) close(e *Engine) {
+	if s.parts == nil {
+		return
+	}
+	s.groups = e.groups
 	if s.reuse > 1 && !s.bound {
 		for n := min(s.reuse, e.cfg.Batch); n > 1; n-- {
 			if g := divide(e.cfg.Batch, n); byGroup(e.cfg.Batch, e.cfg.Batch, len(g), e.cfg.Threads) {
@@ -86,7 +89,7 @@ func (s *step) close(e *Engine, groups []span) {
 			}
 		}
 	}
-	s.whole = s.imageByImage(e, groups)
+	s.whole = s.imageByImage(e, e.groups)
 }
 
 func (s *step) itemByItem(e *Engine, groups []span) func(group, thread int) {

@@ -36,17 +36,24 @@ type slots struct {
 
 // newSlots lays out places for every thread's group, and for as many images as a step may treat part by part; see step.run.
 func newSlots(groups []span, batch, threads int) slots {
-	s := slots{from: make([]int, batch)}
+	var s slots
 	for _, g := range groups {
 		s.group = max(s.group, g.n)
-		for i := range g.n {
-			s.from[g.from+i] = g.from
-		}
 	}
 	if byGroup(batch, batch, len(groups), threads) {
 		s.number = groupsPerThread * threads * s.group
 	}
 	return s
+}
+
+// allocate makes what grows with the batch: it is no part of the plan.
+func (s *slots) allocate(groups []span, batch int) {
+	s.from = make([]int, batch)
+	for _, g := range groups {
+		for i := range g.n {
+			s.from[g.from+i] = g.from
+		}
+	}
 }
 
 // slot is where thread finds an image of a tensor.

@@ -60,12 +60,17 @@ func (u *convUnit) planWeightGradient(groups []span) {
 		n := min(u.y.images, (minItems+len(w.tiles)-1)/len(w.tiles))
 		w.groups = divide(u.y.images, (u.y.images+n-1)/n)
 	}
-	for _, g := range w.groups {
-		w.pieces = append(w.pieces, u.pieces(g))
-	}
 	w.taps = u.tapRuns()
 	w.length = u.inCB * u.outCB * u.kk * blockLen
 	w.partial = &buffer{len: len(w.groups) * w.length, first: -1}
+}
+
+// allocate makes what the convolution keeps outside the arena. How many pieces there are grows with the batch: they are no part of the plan.
+func (u *convUnit) allocate() {
+	u.wFwd, u.wBwd = aligned(u.lenFwd), aligned(u.lenBwd)
+	for _, g := range u.weights.groups {
+		u.weights.pieces = append(u.weights.pieces, u.pieces(g))
+	}
 }
 
 // pieces cuts a group's pixels: whole images where several fit, else rows of one.

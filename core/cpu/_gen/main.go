@@ -26,6 +26,7 @@ func main() {
 		write("wgrad_"+f.name+"_amd64.s", asmFile(func(g *gen) { wgradKernels(g, f) }))
 		write("elementwise_"+f.name+"_amd64.s", asmFile(func(g *gen) { elementwiseKernels(g, f) }))
 		write("moves_"+f.name+"_amd64.s", asmFile(func(g *gen) { moveKernels(g, f) }))
+		write("limits_"+f.name+"_amd64.s", asmFile(func(g *gen) { peakKernel(g, f) }))
 	}
 	write("kernels_decl_amd64.go", declarations())
 }
@@ -99,6 +100,7 @@ func declarations() []byte {
 		wgradKernels(g, f)
 		elementwiseKernels(g, f)
 		moveKernels(g, f)
+		peakKernel(g, f)
 	}
 	var b bytes.Buffer
 	b.WriteString(header)
@@ -109,6 +111,7 @@ func declarations() []byte {
 	for _, f := range []family{avx512, avx2} {
 		tileTable(&b, f)
 	}
+	fmt.Fprintf(&b, "\n// peakChains is how many vectors of sums the peak kernels keep.\nconst peakChains = %d\n", peakChains)
 	src, err := format.Source(b.Bytes())
 	if err != nil {
 		log.Fatal(err)
