@@ -26,7 +26,10 @@ type convArgs struct {
 	wBlock   int // from the weights of the first output block to those of the second
 	outBlock int // from the first output block's pixel to the second's
 	chunk    int // taps summed in registers before the sum goes to out
-	add      int // 1: add to what out holds; the kernel spoils it
+	// ahead is prefetched, aheadStep bytes further at every input lane; a kernel may ignore it.
+	ahead     unsafe.Pointer
+	aheadStep int
+	add       int // 1: add to what out holds; the kernel spoils it
 }
 
 // wgradArgs describes the gradient of a block of weights, summed over pixels of several images. What a kernel keeps in registers is told

@@ -23,6 +23,7 @@ type compiler struct {
 	undo    []func()           // backward steps of each unit, in forward order
 	pending []func()           // weight gradients to be added
 	groups  []span             // of images
+	ahead   []fetch            // what the last normalisation's pass reads from memory
 	apart   bool               // the next step must not join the last
 	touched []*buffer
 	now     int // index of the step being added; parts of a step share it, so that their buffers do not overlap

@@ -36,14 +36,16 @@ func (m *gemm) cover(k *kernels, h, w int) {
 }
 
 // run computes output blocks b to b + blocks-1 of one image; outBlock is the distance of two blocks in the output.
-func (m *gemm) run(k *kernels, a *convArgs, src, out unsafe.Pointer, w []float32, b, blocks, outBlock int, add bool) {
+func (m *gemm) run(k *kernels, s *scratch, src, out unsafe.Pointer, w []float32, b, blocks, outBlock int, add bool) {
 	if len(m.taps) == 0 && add {
 		return
 	}
+	a := &s.conv
 	a.taps, a.lanes = unsafe.Pointer(unsafe.SliceData(m.taps)), m.lanes
 	a.inRow, a.outPix, a.outRow, a.chunk = m.inRow, m.outPix, m.outRow, m.chunk
 	a.w, a.wBlock, a.outBlock = unsafe.Pointer(unsafe.SliceData(w[m.weights+b*m.wBlock:])), 4*m.wBlock, outBlock
-	for _, t := range m.tiles[blocks] {
+	for i, t := range m.tiles[blocks] {
+		a.ahead, a.aheadStep = s.ahead.piece(a.w, i, len(m.tiles[blocks]), len(m.taps)*m.lanes)
 		a.ntaps, a.add = len(m.taps), 0
 		if add {
 			a.add = 1
@@ -70,24 +72,26 @@ func (u *convUnit) threes(lanesIn, blocksOut int) bool {
 // and every s-th column from b: within a plane all taps read neighbouring pixels. Backward, the gradient of each
 // plane is a convolution of dy with the taps that reach the plane, written to every s-th pixel.
 type convUnit struct {
-	param           core.Param
-	k, s, p         int
-	in, y           *tensor
-	src             *tensor // what the taps read: in, or the planes of it
-	planes          []int   // which planes are kept, as a*s + b; nil without stride
-	planeBytes      int
-	fwd             gemm
-	bwd             []gemm
-	wFwd, wBwd      []float32
-	lenFwd, lenBwd  int
-	stats           *normUnit // whose statistics the forward pass gathers
-	dx, dy          *tensor   // gradients; dx nil where none is wanted
-	addDX           bool
-	weights         weightGrad
-	inCB, outCB, kk int
-	inLanes         int
-	xTaps           []int
-	laying          laying
+	param          core.Param
+	k, s, p        int
+	in, y          *tensor
+	src            *tensor // what the taps read: in, or the planes of it
+	planes         []int   // which planes are kept, as a*s + b; nil without stride
+	planeBytes     int
+	fwd            gemm
+	bwd            []gemm
+	wFwd, wBwd     []float32
+	lenFwd, lenBwd int
+	stats          *normUnit // whose statistics the forward pass gathers
+	dx, dy         *tensor   // gradients; dx nil where none is wanted
+	// What the parts before this one will read from memory for the next image, to be fetched meanwhile.
+	fwdAhead, bwdAhead []fetch
+	addDX              bool
+	weights            weightGrad
+	inCB, outCB, kk    int
+	inLanes            int
+	xTaps              []int
+	laying             laying
 }
 
 // chunkTaps is how many taps of 16 products a convolution sums before it adds the sum to those of the taps before. A sum of n
@@ -265,7 +269,9 @@ func (u *convUnit) forward(e *Engine, item, thread int) {
 	runs := blockRuns(e.kern, u.outCB)
 	image := item / runs
 	first, n := blockRun(e.kern, item%runs, u.outCB)
-	u.fwd.run(e.kern, &e.scratch[thread].conv, u.src.start(e.slot(u.src, image, thread), 0), u.y.at(image, first), u.wFwd, first, n, u.y.block, false)
+	s := &e.scratch[thread]
+	s.ahead.set(e, u.fwdAhead, image, item%runs, runs)
+	u.fwd.run(e.kern, s, u.src.start(e.slot(u.src, image, thread), 0), u.y.at(image, first), u.wFwd, first, n, u.y.block, false)
 	for b := first; b < first+n; b++ {
 		u.y.zeroHalo(image, b)
 		if u.stats != nil && e.training {
@@ -281,7 +287,9 @@ func (u *convUnit) backwardData(e *Engine, item, thread int) {
 	for b := first; b < first+n && !u.addDX; b++ {
 		u.dx.zeroHalo(image, b)
 	}
+	s := &e.scratch[thread]
+	s.ahead.set(e, u.bwdAhead, image, item%runs, runs)
 	for i := range u.bwd {
-		u.bwd[i].run(e.kern, &e.scratch[thread].conv, u.dy.start(image, 0), u.dx.at(image, first), u.wBwd, first, n, u.dx.block, u.addDX)
+		u.bwd[i].run(e.kern, s, u.dy.start(image, 0), u.dx.at(image, first), u.wBwd, first, n, u.dx.block, u.addDX)
 	}
 }

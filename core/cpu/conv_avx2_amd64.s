@@ -10,6 +10,8 @@ TEXT ·conv1x1x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -28,6 +30,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Y2
 	VMOVUPS 32(DX), Y3
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Y4
 	VFMADD231PS Y2, Y4, Y0
 	VFMADD231PS Y3, Y4, Y1
@@ -68,6 +72,8 @@ TEXT ·conv1x2x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -88,6 +94,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Y4
 	VMOVUPS 32(DX), Y5
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Y6
 	VFMADD231PS Y4, Y6, Y0
 	VFMADD231PS Y5, Y6, Y1
@@ -139,6 +147,8 @@ TEXT ·conv1x3x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -161,6 +171,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Y6
 	VMOVUPS 32(DX), Y7
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Y8
 	VFMADD231PS Y6, Y8, Y0
 	VFMADD231PS Y7, Y8, Y1
@@ -223,6 +235,8 @@ TEXT ·conv1x4x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -247,6 +261,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Y8
 	VMOVUPS 32(DX), Y9
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Y10
 	VFMADD231PS Y8, Y10, Y0
 	VFMADD231PS Y9, Y10, Y1
@@ -320,6 +336,8 @@ TEXT ·conv1x5x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -346,6 +364,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Y10
 	VMOVUPS 32(DX), Y11
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Y12
 	VFMADD231PS Y10, Y12, Y0
 	VFMADD231PS Y11, Y12, Y1
@@ -430,6 +450,8 @@ TEXT ·conv1x6x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -458,6 +480,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Y12
 	VMOVUPS 32(DX), Y13
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Y14
 	VFMADD231PS Y12, Y14, Y0
 	VFMADD231PS Y13, Y14, Y1
@@ -556,6 +580,8 @@ TEXT ·convRow1_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -563,6 +589,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Y2
 	VMOVUPS 32(DX), Y3
 	VBROADCASTSS 0(BX), Y4
@@ -612,6 +640,8 @@ TEXT ·convRow2_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -621,6 +651,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Y4
 	VMOVUPS 32(DX), Y5
 	VBROADCASTSS 0(BX), Y6
@@ -687,6 +719,8 @@ TEXT ·convRow3_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -698,6 +732,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Y6
 	VMOVUPS 32(DX), Y7
 	VBROADCASTSS 0(BX), Y8
@@ -781,6 +817,8 @@ TEXT ·convRow4_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -794,6 +832,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Y8
 	VMOVUPS 32(DX), Y9
 	VBROADCASTSS 0(BX), Y10
@@ -894,6 +934,8 @@ TEXT ·convRow5_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -909,6 +951,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Y10
 	VMOVUPS 32(DX), Y11
 	VBROADCASTSS 0(BX), Y12
@@ -1026,6 +1070,8 @@ TEXT ·convRow6_avx2(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -1043,6 +1089,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Y12
 	VMOVUPS 32(DX), Y13
 	VBROADCASTSS 0(BX), Y14

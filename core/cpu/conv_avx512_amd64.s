@@ -10,6 +10,8 @@ TEXT ·conv1x1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	MOVQ convArgs_ntaps(AX), BX
@@ -26,6 +28,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z1
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z1, Z0
 	ADDQ $64, DX
 	INCQ CX
@@ -61,6 +65,8 @@ TEXT ·conv1x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -78,6 +84,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z2
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z2, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z2, Z1
 	ADDQ $64, DX
@@ -119,6 +127,8 @@ TEXT ·conv1x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -137,6 +147,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z3
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z3, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z3, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z3, Z2
@@ -184,6 +196,8 @@ TEXT ·conv1x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -203,6 +217,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z4
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z4, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z4, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z4, Z2
@@ -256,6 +272,8 @@ TEXT ·conv1x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -276,6 +294,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z5
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z5, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z5, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z5, Z2
@@ -335,6 +355,8 @@ TEXT ·conv1x6x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -356,6 +378,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z6
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z6, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z6, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z6, Z2
@@ -421,6 +445,8 @@ TEXT ·conv1x7x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -443,6 +469,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z7
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z7, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z7, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z7, Z2
@@ -514,6 +542,8 @@ TEXT ·conv1x8x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -537,6 +567,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z8
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z8, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z8, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z8, Z2
@@ -614,6 +646,8 @@ TEXT ·conv1x9x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -638,6 +672,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z9
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z9, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z9, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z9, Z2
@@ -721,6 +757,8 @@ TEXT ·conv1x10x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -746,6 +784,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z10
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z10, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z10, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z10, Z2
@@ -835,6 +875,8 @@ TEXT ·conv1x11x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -861,6 +903,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z11
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z11, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z11, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z11, Z2
@@ -956,6 +1000,8 @@ TEXT ·conv1x12x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -983,6 +1029,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z12
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z12, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z12, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z12, Z2
@@ -1084,6 +1132,8 @@ TEXT ·conv1x13x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1112,6 +1162,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z13
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z13, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z13, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z13, Z2
@@ -1219,6 +1271,8 @@ TEXT ·conv1x14x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1248,6 +1302,8 @@ tap:
 	XORQ CX, CX
 lane:
 	VMOVUPS 0(DX), Z14
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VFMADD231PS.BCST 0(BX)(CX*4), Z14, Z0
 	VFMADD231PS.BCST 64(BX)(CX*4), Z14, Z1
 	VFMADD231PS.BCST 128(BX)(CX*4), Z14, Z2
@@ -5210,6 +5266,8 @@ TEXT ·conv1x1x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5228,6 +5286,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z2
 	VMOVUPS (DX)(R15*1), Z3
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z4
 	VFMADD231PS Z2, Z4, Z0
 	VFMADD231PS Z3, Z4, Z1
@@ -5270,6 +5330,8 @@ TEXT ·conv1x2x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5290,6 +5352,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z4
 	VMOVUPS (DX)(R15*1), Z5
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z6
 	VFMADD231PS Z4, Z6, Z0
 	VFMADD231PS Z5, Z6, Z1
@@ -5343,6 +5407,8 @@ TEXT ·conv1x3x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5365,6 +5431,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z6
 	VMOVUPS (DX)(R15*1), Z7
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z8
 	VFMADD231PS Z6, Z8, Z0
 	VFMADD231PS Z7, Z8, Z1
@@ -5429,6 +5497,8 @@ TEXT ·conv1x4x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5453,6 +5523,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z8
 	VMOVUPS (DX)(R15*1), Z9
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z10
 	VFMADD231PS Z8, Z10, Z0
 	VFMADD231PS Z9, Z10, Z1
@@ -5528,6 +5600,8 @@ TEXT ·conv1x5x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5554,6 +5628,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z10
 	VMOVUPS (DX)(R15*1), Z11
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z12
 	VFMADD231PS Z10, Z12, Z0
 	VFMADD231PS Z11, Z12, Z1
@@ -5640,6 +5716,8 @@ TEXT ·conv1x6x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5668,6 +5746,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z12
 	VMOVUPS (DX)(R15*1), Z13
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z14
 	VFMADD231PS Z12, Z14, Z0
 	VFMADD231PS Z13, Z14, Z1
@@ -5765,6 +5845,8 @@ TEXT ·conv1x7x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5795,6 +5877,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z14
 	VMOVUPS (DX)(R15*1), Z15
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z16
 	VFMADD231PS Z14, Z16, Z0
 	VFMADD231PS Z15, Z16, Z1
@@ -5903,6 +5987,8 @@ TEXT ·conv1x8x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5935,6 +6021,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z16
 	VMOVUPS (DX)(R15*1), Z17
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z18
 	VFMADD231PS Z16, Z18, Z0
 	VFMADD231PS Z17, Z18, Z1
@@ -6054,6 +6142,8 @@ TEXT ·conv1x9x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6088,6 +6178,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z18
 	VMOVUPS (DX)(R15*1), Z19
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z20
 	VFMADD231PS Z18, Z20, Z0
 	VFMADD231PS Z19, Z20, Z1
@@ -6218,6 +6310,8 @@ TEXT ·conv1x10x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6254,6 +6348,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z20
 	VMOVUPS (DX)(R15*1), Z21
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z22
 	VFMADD231PS Z20, Z22, Z0
 	VFMADD231PS Z21, Z22, Z1
@@ -6395,6 +6491,8 @@ TEXT ·conv1x11x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6433,6 +6531,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z22
 	VMOVUPS (DX)(R15*1), Z23
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z24
 	VFMADD231PS Z22, Z24, Z0
 	VFMADD231PS Z23, Z24, Z1
@@ -6585,6 +6685,8 @@ TEXT ·conv1x12x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6625,6 +6727,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z24
 	VMOVUPS (DX)(R15*1), Z25
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z26
 	VFMADD231PS Z24, Z26, Z0
 	VFMADD231PS Z25, Z26, Z1
@@ -6788,6 +6892,8 @@ TEXT ·conv1x13x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6830,6 +6936,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z26
 	VMOVUPS (DX)(R15*1), Z27
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z28
 	VFMADD231PS Z26, Z28, Z0
 	VFMADD231PS Z27, Z28, Z1
@@ -7004,6 +7112,8 @@ TEXT ·conv1x14x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_wBlock(AX), R15
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -7048,6 +7158,8 @@ tap:
 lane:
 	VMOVUPS 0(DX), Z28
 	VMOVUPS (DX)(R15*1), Z29
+	PREFETCHT1 (R12)
+	ADDQ R13, R12
 	VBROADCASTSS 0(BX)(CX*4), Z30
 	VFMADD231PS Z28, Z30, Z0
 	VFMADD231PS Z29, Z30, Z1
@@ -9465,12 +9577,16 @@ TEXT ·convRow1_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	MOVQ (R8), BX
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z1
 	VMOVUPS 1024(DX), Z2
 	VMOVUPS 2048(DX), Z3
@@ -9511,6 +9627,8 @@ TEXT ·convRow2_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9518,6 +9636,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z2
 	VMOVUPS 1024(DX), Z3
 	VMOVUPS 2048(DX), Z4
@@ -9567,6 +9687,8 @@ TEXT ·convRow3_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9575,6 +9697,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z3
 	VMOVUPS 1024(DX), Z4
 	VMOVUPS 2048(DX), Z5
@@ -9633,6 +9757,8 @@ TEXT ·convRow4_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9642,6 +9768,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z4
 	VMOVUPS 1024(DX), Z5
 	VMOVUPS 2048(DX), Z6
@@ -9709,6 +9837,8 @@ TEXT ·convRow5_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9719,6 +9849,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z5
 	VMOVUPS 1024(DX), Z6
 	VMOVUPS 2048(DX), Z7
@@ -9795,6 +9927,8 @@ TEXT ·convRow6_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9806,6 +9940,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z6
 	VMOVUPS 1024(DX), Z7
 	VMOVUPS 2048(DX), Z8
@@ -9891,6 +10027,8 @@ TEXT ·convRow7_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9903,6 +10041,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z7
 	VMOVUPS 1024(DX), Z8
 	VMOVUPS 2048(DX), Z9
@@ -9997,6 +10137,8 @@ TEXT ·convRow8_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10010,6 +10152,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z8
 	VMOVUPS 1024(DX), Z9
 	VMOVUPS 2048(DX), Z10
@@ -10113,6 +10257,8 @@ TEXT ·convRow9_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10127,6 +10273,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z9
 	VMOVUPS 1024(DX), Z10
 	VMOVUPS 2048(DX), Z11
@@ -10239,6 +10387,8 @@ TEXT ·convRow10_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10254,6 +10404,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z10
 	VMOVUPS 1024(DX), Z11
 	VMOVUPS 2048(DX), Z12
@@ -10375,6 +10527,8 @@ TEXT ·convRow11_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10391,6 +10545,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z11
 	VMOVUPS 1024(DX), Z12
 	VMOVUPS 2048(DX), Z13
@@ -10521,6 +10677,8 @@ TEXT ·convRow12_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10538,6 +10696,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z12
 	VMOVUPS 1024(DX), Z13
 	VMOVUPS 2048(DX), Z14
@@ -10677,6 +10837,8 @@ TEXT ·convRow13_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10695,6 +10857,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z13
 	VMOVUPS 1024(DX), Z14
 	VMOVUPS 2048(DX), Z15
@@ -10843,6 +11007,8 @@ TEXT ·convRow14_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10862,6 +11028,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z14
 	VMOVUPS 1024(DX), Z15
 	VMOVUPS 2048(DX), Z16
@@ -11019,6 +11187,8 @@ TEXT ·convRow15_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -11039,6 +11209,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z15
 	VMOVUPS 1024(DX), Z16
 	VMOVUPS 2048(DX), Z17
@@ -11205,6 +11377,8 @@ TEXT ·convRow16_avx512(SB), NOSPLIT, $0-8
 	MOVQ convArgs_out(AX), DI
 	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -11226,6 +11400,8 @@ chunk:
 	ADDQ SI, BX
 	MOVQ $16, CX
 lane:
+	PREFETCHT1 (R10)
+	ADDQ R15, R10
 	VMOVUPS 0(DX), Z16
 	VMOVUPS 1024(DX), Z17
 	VMOVUPS 2048(DX), Z18

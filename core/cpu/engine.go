@@ -53,6 +53,7 @@ type Engine struct {
 // scratch is one thread's kernel arguments, padded so that two threads share no cache line.
 type scratch struct {
 	conv      convArgs
+	ahead     ahead
 	wgrad     wgradArgs
 	ew        ewArgs
 	sgd       sgdArgs

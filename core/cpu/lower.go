@@ -56,6 +56,7 @@ func (c *compiler) convForward(u *convUnit, name string, run step) {
 	if u.planes != nil {
 		c.forward(perImage(name+" split", u.inCB, c.job(u.splitImage)), u.in, u.src)
 	}
+	u.fwdAhead = c.takeAhead()
 	c.forward(u.product(run), u.src, u.y)
 }
 
@@ -64,6 +65,10 @@ func (c *compiler) convForward(u *convUnit, name string, run step) {
 func (c *compiler) convBackward(u *convUnit, in int, name string, data step) {
 	if u.dx != nil {
 		u.planBackward(c.e.kern)
+		u.bwdAhead = c.takeAhead()
+		if before := c.units[in]; before != nil {
+			u.bwdAhead = fetching(u.bwdAhead, true, before.y, before.out)
+		}
 		c.backward(u.product(data), u.dy, u.dx)
 	}
 	w, x := &u.weights, u.src
@@ -88,6 +93,13 @@ func (c *compiler) convBackward(u *convUnit, in int, name string, data step) {
 		c.touch(w.partial)
 		c.final(u.param)
 	})
+}
+
+// takeAhead gives what the step so far will read for the next image; the first convolution of a step fetches it.
+func (c *compiler) takeAhead() []fetch {
+	t := c.ahead
+	c.ahead = nil
+	return t
 }
 
 // makeAgain adds a part that makes a node's fleeting output once more, and gives the tensor.
@@ -129,6 +141,7 @@ func (c *compiler) lowerNorm(end int, ch *normChain) {
 	e := c.e
 	c.forward(step{name: nd.Name + " finish", serial: func() { u.finish(e) }, trains: true})
 	c.forward(perImage(nd.Name+" apply", u.y.blocks, c.job(u.apply)), u.y, u.out, u.short)
+	c.ahead = fetching(nil, false, u.y, u.short)
 	c.undo = append(c.undo, func() { c.normBackward(u, end, from, ch.short, nd.Name) })
 }
 
@@ -153,6 +166,7 @@ func (c *compiler) normBackward(u *normUnit, end, from, short int, name string) 
 		u.dy = newTensor(dy.images, dy.c, dy.h, dy.w, 0)
 	}
 	c.backward(perImage(name+" backward", u.y.blocks, c.job(u.backward)), u.y, u.dOut, u.dy)
+	c.ahead = fetching(nil, false, u.y, u.dOut)
 	if add {
 		c.pass(u.dy, dy, true, name)
 	}

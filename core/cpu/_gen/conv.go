@@ -73,6 +73,10 @@ func convKernel(g *gen, f family, s tileShape) {
 	if s.blocks > 1 {
 		g.field("convArgs", "wBlock", "R15")
 	}
+	if s.rows == 1 { // more rows leave no registers
+		g.field("convArgs", "ahead", "R12")
+		g.field("convArgs", "aheadStep", "R13")
+	}
 	per := 16 / f.lanes
 	sums := s.rows * s.cols * s.blocks * per
 	g.at("chunk")
@@ -144,6 +148,9 @@ func convTaps(g *gen, f family, s tileShape) {
 	if s.blocks > 1 {
 		g.p("VMOVUPS (DX)(R15*1), %s", f.v(weight+1))
 	}
+	if s.rows == 1 {
+		fetchAhead(g, "R12", "R13")
+	}
 	for r := range s.rows {
 		for c := range s.cols {
 			i := r*s.cols + c
@@ -193,6 +200,8 @@ func convRowKernel(g *gen, f family, cols int) {
 	g.field("convArgs", "out", "DI")
 	g.field("convArgs", "outPix", "R11")
 	g.field("convArgs", "add", "R12")
+	g.field("convArgs", "ahead", "R10")
+	g.field("convArgs", "aheadStep", "R15")
 	g.at("chunk")
 	for i := range cols * per {
 		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
@@ -201,6 +210,7 @@ func convRowKernel(g *gen, f family, cols int) {
 	g.p("ADDQ SI, BX")
 	g.p("MOVQ $16, CX")
 	g.at("lane")
+	fetchAhead(g, "R10", "R15")
 	if per == 1 {
 		rowLane512(g, f, cols)
 	} else {
@@ -227,6 +237,12 @@ func convRowKernel(g *gen, f family, cols int) {
 	g.p("SUBQ $3, R9")
 	g.p("JNZ chunk")
 	g.ret()
+}
+
+// fetchAhead brings a line into the second-level cache that the next image's passes will read, at every input lane a bit further.
+func fetchAhead(g *gen, at, step string) {
+	g.p("PREFETCHT1 (%s)", at)
+	g.p("ADDQ %s, %s", step, at)
 }
 
 // rowLane512 adds one input lane's products: pixel q of the input meets weights 0, 1 and 2 for outputs q, q-1 and q-2.

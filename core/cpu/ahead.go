@@ -1,0 +1,64 @@
+package cpu
+
+import "unsafe"
+
+// ahead spreads prefetches of the next image's tensors over the tiles of a convolution: the passes over pixels that come before it
+// are bound by memory, which is idle while it multiplies. It changes no result.
+type ahead struct {
+	fetches    []fetch // of one size
+	now, next  int     // images
+	item       int     // which share of an image
+	share, all int     // bytes of one tensor, of all
+}
+
+// fetch is a tensor that passes will read from memory: soon after this convolution, or before it for the next image.
+type fetch struct {
+	t   *tensor
+	now bool
+}
+
+// set prepares for one item of a convolution over an image.
+func (h *ahead) set(e *Engine, fetches []fetch, image, item, of int) {
+	h.fetches = nil
+	if len(fetches) == 0 || !e.byGroup {
+		return
+	}
+	next := e.nextImage(image)
+	if next >= e.n {
+		return
+	}
+	share := fetches[0].t.image / of
+	*h = ahead{fetches: fetches, now: image, next: next, item: item, share: share, all: share * len(fetches)}
+}
+
+// piece gives what tile i of n should fetch, and how far to go with each of so many lanes; idle is an address that is in the cache.
+func (h *ahead) piece(idle unsafe.Pointer, i, n, lanes int) (from unsafe.Pointer, step int) {
+	if h.fetches == nil {
+		return idle, 0
+	}
+	at, image := h.all/n*i, h.next
+	f := h.fetches[at/h.share]
+	if f.now {
+		image = h.now
+	}
+	return unsafe.Add(f.t.start(image, 0), h.item*h.share+at%h.share), (h.all/n + lanes - 1) / lanes
+}
+
+// nextImage is what this thread is likely to take after an image: groups are handed out in turn.
+func (e *Engine) nextImage(image int) int {
+	next := image + 1
+	if next < e.n && e.slots.from[next] == next { // the next group is another thread's
+		next = min(image+1+(e.cfg.Threads-1)*e.slots.group, e.n)
+	}
+	return next
+}
+
+// fetching appends tensors of one size to what a convolution should fetch; others are left out.
+func fetching(list []fetch, now bool, tensors ...*tensor) []fetch {
+	for _, t := range tensors {
+		if t != nil && !t.fleeting && (len(list) == 0 || t.image == list[0].t.image) {
+			list = append(list, fetch{t, now})
+		}
+	}
+	return list
+}
