@@ -5,10 +5,10 @@ import "unsafe"
 // ahead spreads prefetches of the next image's tensors over the tiles of a convolution: the passes over pixels that come before it
 // are bound by memory, which is idle while it multiplies. It changes no result.
 type ahead struct {
-	fetches    []fetch // of one size
-	now, next  int     // images
-	item       int     // which share of an image
-	share, all int     // bytes of one tensor, of all
+	fetches   []fetch // of one size
+	now, next int     // images
+	item, of  int     // which part of the image's convolution, of how many
+	size      int     // bytes of an image of one tensor
 }
 
 // fetch is a tensor that passes will read from memory: soon after this convolution, or before it for the next image.
@@ -17,31 +17,30 @@ type fetch struct {
 	now bool
 }
 
-// set prepares for one item of a convolution over an image.
+// set prepares for one item, of several, of a convolution over an image.
 func (h *ahead) set(e *Engine, fetches []fetch, image, item, of int) {
 	h.fetches = nil
 	if len(fetches) == 0 || !e.byGroup {
 		return
 	}
-	next := e.nextImage(image)
-	if next >= e.n {
-		return
+	if next := e.nextImage(image); next < e.n {
+		*h = ahead{fetches: fetches, now: image, next: next, item: item, of: of, size: fetches[0].t.image}
 	}
-	share := fetches[0].t.image / of
-	*h = ahead{fetches: fetches, now: image, next: next, item: item, share: share, all: share * len(fetches)}
 }
 
-// piece gives what tile i of n should fetch, and how far to go with each of so many lanes; idle is an address that is in the cache.
+// piece gives what call i of n of the item should fetch, and how far to go with each of its lanes; idle is an address that is in the
+// cache. All calls of an image together go through its tensors once.
 func (h *ahead) piece(idle unsafe.Pointer, i, n, lanes int) (from unsafe.Pointer, step int) {
-	if h.fetches == nil {
+	if h.fetches == nil || lanes == 0 {
 		return idle, 0
 	}
-	at, image := h.all/n*i, h.next
-	f := h.fetches[at/h.share]
+	length := h.size * len(h.fetches) / (h.of * n)
+	at, image := (h.item*n+i)*length, h.next
+	f := h.fetches[at/h.size]
 	if f.now {
 		image = h.now
 	}
-	return unsafe.Add(f.t.start(image, 0), h.item*h.share+at%h.share), (h.all/n + lanes - 1) / lanes
+	return unsafe.Add(f.t.start(image, 0), at%h.size), (length + lanes - 1) / lanes
 }
 
 // nextImage is what this thread is likely to take after an image: groups are handed out in turn.

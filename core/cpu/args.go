@@ -18,10 +18,10 @@ type convArgs struct {
 	w        unsafe.Pointer // weights: [ntaps][lanes][16]
 	out      unsafe.Pointer // first output pixel
 	taps     unsafe.Pointer // *int: byte offsets from in
-	ntaps    int            // the kernel spoils it
-	lanes    int            // input lanes used, 1 to 16
-	inRow    int            // from one row of the tile to the next, in the input
-	outPix   int            // from one output pixel to the next
+	ntaps    int
+	lanes    int // input lanes used, 1 to 16
+	inRow    int // from one row of the tile to the next, in the input
+	outPix   int // from one output pixel to the next
 	outRow   int
 	wBlock   int // from the weights of the first output block to those of the second
 	outBlock int // from the first output block's pixel to the second's
@@ -29,7 +29,11 @@ type convArgs struct {
 	// ahead is prefetched, aheadStep bytes further at every input lane; a kernel may ignore it.
 	ahead     unsafe.Pointer
 	aheadStep int
-	add       int // 1: add to what out holds; the kernel spoils it
+	add       int // 1: add to what out holds
+	// tiles is how many of one shape there are, 1 or more, each inTile and outTile bytes after the one before. The kernel spoils
+	// tiles, in and out.
+	tiles, inTile, outTile int
+	left, adding           int // the kernel's own
 }
 
 // wgradArgs describes the gradient of a block of weights, summed over pixels of several images. What a kernel keeps in registers is told

@@ -26,12 +26,12 @@ type gemm struct {
 
 // cover sets the tiles for h x w output pixels.
 func (m *gemm) cover(k *kernels, h, w int) {
-	if m.rows {
-		m.tiles[1] = k.rowTiles(h, w)
-		return
-	}
 	for blocks := 1; blocks <= k.blocks(); blocks++ {
-		m.tiles[blocks] = k.tiles(h, w, blocks)
+		if m.rows {
+			m.tiles[blocks] = k.rowTiles(h, w, len(m.taps)*m.lanes)
+		} else {
+			m.tiles[blocks] = k.tiles(h, w, blocks, len(m.taps)*m.lanes)
+		}
 	}
 }
 
@@ -41,15 +41,15 @@ func (m *gemm) run(k *kernels, s *scratch, src, out unsafe.Pointer, w []float32,
 		return
 	}
 	a := &s.conv
-	a.taps, a.lanes = unsafe.Pointer(unsafe.SliceData(m.taps)), m.lanes
+	a.taps, a.ntaps, a.lanes, a.add = unsafe.Pointer(unsafe.SliceData(m.taps)), len(m.taps), m.lanes, 0
+	if add {
+		a.add = 1
+	}
 	a.inRow, a.outPix, a.outRow, a.chunk = m.inRow, m.outPix, m.outRow, m.chunk
 	a.w, a.wBlock, a.outBlock = unsafe.Pointer(unsafe.SliceData(w[m.weights+b*m.wBlock:])), 4*m.wBlock, outBlock
 	for i, t := range m.tiles[blocks] {
-		a.ahead, a.aheadStep = s.ahead.piece(a.w, i, len(m.tiles[blocks]), len(m.taps)*m.lanes)
-		a.ntaps, a.add = len(m.taps), 0
-		if add {
-			a.add = 1
-		}
+		a.ahead, a.aheadStep = s.ahead.piece(a.w, i, len(m.tiles[blocks]), t.count*len(m.taps)*m.lanes)
+		a.tiles, a.inTile, a.outTile = t.count, t.rows*m.inRow, t.rows*m.outRow
 		a.in = unsafe.Add(src, m.inBase+t.y*m.inRow+t.x*pixelBytes)
 		a.out = unsafe.Add(out, m.outBase+t.y*m.outRow+t.x*m.outPix)
 		if m.rows {
@@ -206,7 +206,6 @@ func (u *convUnit) planBackward(k *kernels) {
 			m := gemm{lanes: lanes, chunk: u.chunkOf(lanes), rows: u.threes(lanes, u.inCB), inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
 				inBase:  u.dy.firstPixel + v.from*u.dy.row + h.from*pixelBytes,
 				outBase: v.first*u.dx.row + h.first*pixelBytes, weights: at}
-			m.cover(k, v.count, h.count)
 			for b := range u.outCB {
 				m.window = m.window[:0]
 				for kh := v.tap; kh < u.k; kh += u.s {
@@ -216,6 +215,7 @@ func (u *convUnit) planBackward(k *kernels) {
 					}
 				}
 			}
+			m.cover(k, v.count, h.count)
 			m.wBlock = len(m.taps) * blockLen
 			at += u.inCB * m.wBlock
 			u.bwd = append(u.bwd, m)

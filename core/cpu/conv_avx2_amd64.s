@@ -6,21 +6,26 @@
 // func conv1x1x1_avx2(a *convArgs)
 TEXT ·conv1x1x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -43,7 +48,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -59,32 +64,45 @@ store:
 	VMOVUPS Y0, 0(DI)
 	VMOVUPS Y1, 32(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x2x1_avx2(a *convArgs)
 TEXT ·conv1x2x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -110,7 +128,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -134,21 +152,34 @@ store:
 	VMOVUPS Y2, 0(DI)
 	VMOVUPS Y3, 32(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x3x1_avx2(a *convArgs)
 TEXT ·conv1x3x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -156,12 +187,12 @@ chunk:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -190,7 +221,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -222,21 +253,34 @@ store:
 	VMOVUPS Y4, 0(DI)
 	VMOVUPS Y5, 32(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x4x1_avx2(a *convArgs)
 TEXT ·conv1x4x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -246,12 +290,12 @@ chunk:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -283,7 +327,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -323,21 +367,34 @@ store:
 	VMOVUPS Y6, 0(DI)
 	VMOVUPS Y7, 32(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x5x1_avx2(a *convArgs)
 TEXT ·conv1x5x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -349,12 +406,12 @@ chunk:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -389,7 +446,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -437,21 +494,34 @@ store:
 	VMOVUPS Y8, 0(DI)
 	VMOVUPS Y9, 32(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x6x1_avx2(a *convArgs)
 TEXT ·conv1x6x1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -465,12 +535,12 @@ chunk:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -508,7 +578,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -564,24 +634,33 @@ store:
 	VMOVUPS Y10, 0(DI)
 	VMOVUPS Y11, 32(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow1_avx2(a *convArgs)
 TEXT ·convRow1_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -627,21 +706,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow2_avx2(a *convArgs)
 TEXT ·convRow2_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -706,21 +794,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow3_avx2(a *convArgs)
 TEXT ·convRow3_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -804,21 +901,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow4_avx2(a *convArgs)
 TEXT ·convRow4_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -921,21 +1027,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow5_avx2(a *convArgs)
 TEXT ·convRow5_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -1057,21 +1172,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow6_avx2(a *convArgs)
 TEXT ·convRow6_avx2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -1212,5 +1336,13 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET

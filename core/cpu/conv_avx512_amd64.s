@@ -6,20 +6,25 @@
 // func conv1x1x1_avx512(a *convArgs)
 TEXT ·conv1x1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -39,7 +44,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -52,30 +57,43 @@ store:
 	MOVQ convArgs_outPix(AX), BX
 	VMOVUPS Z0, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x2x1_avx512(a *convArgs)
 TEXT ·conv1x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -96,7 +114,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -114,31 +132,44 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z1, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x3x1_avx512(a *convArgs)
 TEXT ·conv1x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -160,7 +191,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -183,32 +214,45 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z2, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x4x1_avx512(a *convArgs)
 TEXT ·conv1x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -231,7 +275,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -259,33 +303,46 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z3, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x5x1_avx512(a *convArgs)
 TEXT ·conv1x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -309,7 +366,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -342,21 +399,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z4, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x6x1_avx512(a *convArgs)
 TEXT ·conv1x6x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -364,12 +434,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -394,7 +464,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -432,21 +502,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x7x1_avx512(a *convArgs)
 TEXT ·conv1x7x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -455,12 +538,12 @@ chunk:
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -486,7 +569,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -529,21 +612,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z6, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x8x1_avx512(a *convArgs)
 TEXT ·conv1x8x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -553,12 +649,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -585,7 +681,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -633,21 +729,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x9x1_avx512(a *convArgs)
 TEXT ·conv1x9x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -658,12 +767,12 @@ chunk:
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -691,7 +800,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -744,21 +853,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z8, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x10x1_avx512(a *convArgs)
 TEXT ·conv1x10x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -770,12 +892,12 @@ chunk:
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -804,7 +926,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -862,21 +984,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z9, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x11x1_avx512(a *convArgs)
 TEXT ·conv1x11x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -889,12 +1024,12 @@ chunk:
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -924,7 +1059,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -987,21 +1122,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z10, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x12x1_avx512(a *convArgs)
 TEXT ·conv1x12x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1015,12 +1163,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1051,7 +1199,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1119,21 +1267,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x13x1_avx512(a *convArgs)
 TEXT ·conv1x13x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1148,12 +1309,12 @@ chunk:
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1185,7 +1346,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1258,21 +1419,34 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z12, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x14x1_avx512(a *convArgs)
 TEXT ·conv1x14x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_ahead(AX), R12
 	MOVQ convArgs_aheadStep(AX), R13
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1288,12 +1462,12 @@ chunk:
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1326,7 +1500,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1404,29 +1578,42 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z13, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x1x1_avx512(a *convArgs)
 TEXT ·conv2x1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1446,7 +1633,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1470,31 +1657,44 @@ store:
 	MOVQ R13, DI
 	VMOVUPS Z1, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x2x1_avx512(a *convArgs)
 TEXT ·conv2x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1516,7 +1716,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1550,20 +1750,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z3, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x3x1_avx512(a *convArgs)
 TEXT ·conv2x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1571,12 +1784,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1600,7 +1813,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1644,20 +1857,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x4x1_avx512(a *convArgs)
 TEXT ·conv2x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1667,12 +1893,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1698,7 +1924,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1752,20 +1978,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x5x1_avx512(a *convArgs)
 TEXT ·conv2x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1777,12 +2016,12 @@ chunk:
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1810,7 +2049,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -1874,20 +2113,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z9, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x6x1_avx512(a *convArgs)
 TEXT ·conv2x6x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1901,12 +2153,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -1936,7 +2188,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -2010,20 +2262,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x7x1_avx512(a *convArgs)
 TEXT ·conv2x7x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2039,12 +2304,12 @@ chunk:
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2076,7 +2341,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -2160,20 +2425,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z13, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x8x1_avx512(a *convArgs)
 TEXT ·conv2x8x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2191,12 +2469,12 @@ chunk:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2230,7 +2508,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -2324,20 +2602,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z15, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x9x1_avx512(a *convArgs)
 TEXT ·conv2x9x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2357,12 +2648,12 @@ chunk:
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2398,7 +2689,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -2502,20 +2793,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z17, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x10x1_avx512(a *convArgs)
 TEXT ·conv2x10x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2537,12 +2841,12 @@ chunk:
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2580,7 +2884,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -2694,20 +2998,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z19, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x11x1_avx512(a *convArgs)
 TEXT ·conv2x11x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2731,12 +3048,12 @@ chunk:
 	VXORPS Z19, Z19, Z19
 	VXORPS Z20, Z20, Z20
 	VXORPS Z21, Z21, Z21
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2776,7 +3093,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -2900,20 +3217,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z21, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x12x1_avx512(a *convArgs)
 TEXT ·conv2x12x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2939,12 +3269,12 @@ chunk:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -2986,7 +3316,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -3120,30 +3450,43 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z23, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x1x1_avx512(a *convArgs)
 TEXT ·conv3x1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -3165,7 +3508,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -3196,20 +3539,33 @@ store:
 	MOVQ R13, DI
 	VMOVUPS Z2, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x2x1_avx512(a *convArgs)
 TEXT ·conv3x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -3217,12 +3573,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -3247,7 +3603,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -3293,20 +3649,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z5, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x3x1_avx512(a *convArgs)
 TEXT ·conv3x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -3317,12 +3686,12 @@ chunk:
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -3350,7 +3719,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -3411,20 +3780,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z8, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x4x1_avx512(a *convArgs)
 TEXT ·conv3x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -3438,12 +3820,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -3474,7 +3856,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -3550,20 +3932,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x5x1_avx512(a *convArgs)
 TEXT ·conv3x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -3580,12 +3975,12 @@ chunk:
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -3619,7 +4014,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -3710,20 +4105,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z14, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x6x1_avx512(a *convArgs)
 TEXT ·conv3x6x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -3743,12 +4151,12 @@ chunk:
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -3785,7 +4193,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -3891,20 +4299,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z17, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x7x1_avx512(a *convArgs)
 TEXT ·conv3x7x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -3927,12 +4348,12 @@ chunk:
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
 	VXORPS Z20, Z20, Z20
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -3972,7 +4393,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -4093,20 +4514,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z20, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x8x1_avx512(a *convArgs)
 TEXT ·conv3x8x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -4132,12 +4566,12 @@ chunk:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -4180,7 +4614,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -4316,31 +4750,44 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z23, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x1x1_avx512(a *convArgs)
 TEXT ·conv4x1x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -4364,7 +4811,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -4402,20 +4849,33 @@ store:
 	MOVQ R13, DI
 	VMOVUPS Z3, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x2x1_avx512(a *convArgs)
 TEXT ·conv4x2x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -4425,12 +4885,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -4458,7 +4918,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -4516,20 +4976,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z7, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x3x1_avx512(a *convArgs)
 TEXT ·conv4x3x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -4543,12 +5016,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -4580,7 +5053,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -4658,20 +5131,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z11, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x4x1_avx512(a *convArgs)
 TEXT ·conv4x4x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -4689,12 +5175,12 @@ chunk:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -4730,7 +5216,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -4828,20 +5314,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z15, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x5x1_avx512(a *convArgs)
 TEXT ·conv4x5x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -4863,12 +5362,12 @@ chunk:
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -4908,7 +5407,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5026,20 +5525,33 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z19, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x6x1_avx512(a *convArgs)
 TEXT ·conv4x6x1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_inRow(AX), R11
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_inRow(AX), R11
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5065,12 +5577,12 @@ chunk:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5114,7 +5626,7 @@ lane:
 	DECQ R9
 	JNZ tap
 sum:
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5252,31 +5764,44 @@ store:
 	ADDQ BX, DI
 	VMOVUPS Z23, 0(DI)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x1x2_avx512(a *convArgs)
 TEXT ·conv1x1x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5300,7 +5825,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5316,33 +5841,46 @@ store:
 	VMOVUPS Z0, 0(DI)
 	VMOVUPS Z1, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x2x2_avx512(a *convArgs)
 TEXT ·conv1x2x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5369,7 +5907,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5393,22 +5931,35 @@ store:
 	VMOVUPS Z2, 0(DI)
 	VMOVUPS Z3, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x3x2_avx512(a *convArgs)
 TEXT ·conv1x3x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5416,12 +5967,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5451,7 +6002,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5483,22 +6034,35 @@ store:
 	VMOVUPS Z4, 0(DI)
 	VMOVUPS Z5, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x4x2_avx512(a *convArgs)
 TEXT ·conv1x4x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5508,12 +6072,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5546,7 +6110,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5586,22 +6150,35 @@ store:
 	VMOVUPS Z6, 0(DI)
 	VMOVUPS Z7, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x5x2_avx512(a *convArgs)
 TEXT ·conv1x5x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5613,12 +6190,12 @@ chunk:
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5654,7 +6231,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5702,22 +6279,35 @@ store:
 	VMOVUPS Z8, 0(DI)
 	VMOVUPS Z9, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x6x2_avx512(a *convArgs)
 TEXT ·conv1x6x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5731,12 +6321,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5775,7 +6365,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5831,22 +6421,35 @@ store:
 	VMOVUPS Z10, 0(DI)
 	VMOVUPS Z11, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x7x2_avx512(a *convArgs)
 TEXT ·conv1x7x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -5862,12 +6465,12 @@ chunk:
 	VXORPS Z11, Z11, Z11
 	VXORPS Z12, Z12, Z12
 	VXORPS Z13, Z13, Z13
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -5909,7 +6512,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -5973,22 +6576,35 @@ store:
 	VMOVUPS Z12, 0(DI)
 	VMOVUPS Z13, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x8x2_avx512(a *convArgs)
 TEXT ·conv1x8x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6006,12 +6622,12 @@ chunk:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -6056,7 +6672,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -6128,22 +6744,35 @@ store:
 	VMOVUPS Z14, 0(DI)
 	VMOVUPS Z15, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x9x2_avx512(a *convArgs)
 TEXT ·conv1x9x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6163,12 +6792,12 @@ chunk:
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -6216,7 +6845,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -6296,22 +6925,35 @@ store:
 	VMOVUPS Z16, 0(DI)
 	VMOVUPS Z17, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x10x2_avx512(a *convArgs)
 TEXT ·conv1x10x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6333,12 +6975,12 @@ chunk:
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -6389,7 +7031,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -6477,22 +7119,35 @@ store:
 	VMOVUPS Z18, 0(DI)
 	VMOVUPS Z19, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x11x2_avx512(a *convArgs)
 TEXT ·conv1x11x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6516,12 +7171,12 @@ chunk:
 	VXORPS Z19, Z19, Z19
 	VXORPS Z20, Z20, Z20
 	VXORPS Z21, Z21, Z21
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -6575,7 +7230,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -6671,22 +7326,35 @@ store:
 	VMOVUPS Z20, 0(DI)
 	VMOVUPS Z21, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x12x2_avx512(a *convArgs)
 TEXT ·conv1x12x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6712,12 +7380,12 @@ chunk:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -6774,7 +7442,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -6878,22 +7546,35 @@ store:
 	VMOVUPS Z22, 0(DI)
 	VMOVUPS Z23, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x13x2_avx512(a *convArgs)
 TEXT ·conv1x13x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -6921,12 +7602,12 @@ chunk:
 	VXORPS Z23, Z23, Z23
 	VXORPS Z24, Z24, Z24
 	VXORPS Z25, Z25, Z25
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -6986,7 +7667,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -7098,22 +7779,35 @@ store:
 	VMOVUPS Z24, 0(DI)
 	VMOVUPS Z25, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv1x14x2_avx512(a *convArgs)
 TEXT ·conv1x14x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_lanes(AX), R10
+	MOVQ convArgs_ahead(AX), R12
+	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_wBlock(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
-	MOVQ convArgs_lanes(AX), R10
-	MOVQ convArgs_wBlock(AX), R15
-	MOVQ convArgs_ahead(AX), R12
-	MOVQ convArgs_aheadStep(AX), R13
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -7143,12 +7837,12 @@ chunk:
 	VXORPS Z25, Z25, Z25
 	VXORPS Z26, Z26, Z26
 	VXORPS Z27, Z27, Z27
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -7211,7 +7905,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -7331,32 +8025,45 @@ store:
 	VMOVUPS Z26, 0(DI)
 	VMOVUPS Z27, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x1x2_avx512(a *convArgs)
 TEXT ·conv2x1x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -7382,7 +8089,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -7412,21 +8119,34 @@ store:
 	VMOVUPS Z2, 0(DI)
 	VMOVUPS Z3, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x2x2_avx512(a *convArgs)
 TEXT ·conv2x2x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -7436,12 +8156,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -7473,7 +8193,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -7519,21 +8239,34 @@ store:
 	VMOVUPS Z6, 0(DI)
 	VMOVUPS Z7, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x3x2_avx512(a *convArgs)
 TEXT ·conv2x3x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -7547,12 +8280,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -7590,7 +8323,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -7652,21 +8385,34 @@ store:
 	VMOVUPS Z10, 0(DI)
 	VMOVUPS Z11, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x4x2_avx512(a *convArgs)
 TEXT ·conv2x4x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -7684,12 +8430,12 @@ chunk:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -7733,7 +8479,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -7811,21 +8557,34 @@ store:
 	VMOVUPS Z14, 0(DI)
 	VMOVUPS Z15, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x5x2_avx512(a *convArgs)
 TEXT ·conv2x5x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -7847,12 +8606,12 @@ chunk:
 	VXORPS Z17, Z17, Z17
 	VXORPS Z18, Z18, Z18
 	VXORPS Z19, Z19, Z19
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -7902,7 +8661,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -7996,21 +8755,34 @@ store:
 	VMOVUPS Z18, 0(DI)
 	VMOVUPS Z19, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x6x2_avx512(a *convArgs)
 TEXT ·conv2x6x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8036,12 +8808,12 @@ chunk:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -8097,7 +8869,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -8207,21 +8979,34 @@ store:
 	VMOVUPS Z22, 0(DI)
 	VMOVUPS Z23, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv2x7x2_avx512(a *convArgs)
 TEXT ·conv2x7x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8251,12 +9036,12 @@ chunk:
 	VXORPS Z25, Z25, Z25
 	VXORPS Z26, Z26, Z26
 	VXORPS Z27, Z27, Z27
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -8318,7 +9103,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -8444,21 +9229,34 @@ store:
 	VMOVUPS Z26, 0(DI)
 	VMOVUPS Z27, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x1x2_avx512(a *convArgs)
 TEXT ·conv3x1x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8466,12 +9264,12 @@ chunk:
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -8501,7 +9299,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -8541,21 +9339,34 @@ store:
 	VMOVUPS Z4, 0(DI)
 	VMOVUPS Z5, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x2x2_avx512(a *convArgs)
 TEXT ·conv3x2x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8569,12 +9380,12 @@ chunk:
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -8613,7 +9424,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -8677,21 +9488,34 @@ store:
 	VMOVUPS Z10, 0(DI)
 	VMOVUPS Z11, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x3x2_avx512(a *convArgs)
 TEXT ·conv3x3x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8711,12 +9535,12 @@ chunk:
 	VXORPS Z15, Z15, Z15
 	VXORPS Z16, Z16, Z16
 	VXORPS Z17, Z17, Z17
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -8764,7 +9588,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -8852,21 +9676,34 @@ store:
 	VMOVUPS Z16, 0(DI)
 	VMOVUPS Z17, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv3x4x2_avx512(a *convArgs)
 TEXT ·conv3x4x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8892,12 +9729,12 @@ chunk:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -8954,7 +9791,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -9066,21 +9903,34 @@ store:
 	VMOVUPS Z22, 0(DI)
 	VMOVUPS Z23, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x1x2_avx512(a *convArgs)
 TEXT ·conv4x1x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9090,12 +9940,12 @@ chunk:
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -9129,7 +9979,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -9179,21 +10029,34 @@ store:
 	VMOVUPS Z6, 0(DI)
 	VMOVUPS Z7, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x2x2_avx512(a *convArgs)
 TEXT ·conv4x2x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9211,12 +10074,12 @@ chunk:
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -9262,7 +10125,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -9344,21 +10207,34 @@ store:
 	VMOVUPS Z14, 0(DI)
 	VMOVUPS Z15, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func conv4x3x2_avx512(a *convArgs)
 TEXT ·conv4x3x2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
-	MOVQ convArgs_in(AX), SI
-	MOVQ convArgs_w(AX), DX
-	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_lanes(AX), R10
 	MOVQ convArgs_inRow(AX), R11
 	MOVQ convArgs_wBlock(AX), R15
+tile:
+	MOVQ convArgs_in(AX), SI
+	MOVQ convArgs_w(AX), DX
+	MOVQ convArgs_taps(AX), R8
+	MOVQ convArgs_ntaps(AX), BX
+	MOVQ BX, convArgs_left(AX)
+	MOVQ convArgs_add(AX), BX
+	MOVQ BX, convArgs_adding(AX)
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9384,12 +10260,12 @@ chunk:
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	MOVQ convArgs_ntaps(AX), BX
+	MOVQ convArgs_left(AX), BX
 	MOVQ convArgs_chunk(AX), R9
 	CMPQ BX, R9
 	CMOVQLT BX, R9
 	SUBQ R9, BX
-	MOVQ BX, convArgs_ntaps(AX)
+	MOVQ BX, convArgs_left(AX)
 	TESTQ R9, R9
 	JZ sum
 tap:
@@ -9447,7 +10323,7 @@ lane:
 	JNZ tap
 sum:
 	MOVQ convArgs_outBlock(AX), R9
-	MOVQ convArgs_add(AX), CX
+	MOVQ convArgs_adding(AX), CX
 	TESTQ CX, CX
 	JZ store
 	MOVQ convArgs_out(AX), DI
@@ -9561,24 +10437,33 @@ store:
 	VMOVUPS Z22, 0(DI)
 	VMOVUPS Z23, 0(DI)(R9*1)
 stored:
-	MOVQ $1, convArgs_add(AX)
-	CMPQ convArgs_ntaps(AX), $0
+	MOVQ $1, convArgs_adding(AX)
+	CMPQ convArgs_left(AX), $0
 	JNE chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow1_avx512(a *convArgs)
 TEXT ·convRow1_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	MOVQ (R8), BX
@@ -9614,21 +10499,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow2_avx512(a *convArgs)
 TEXT ·convRow2_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9674,21 +10568,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow3_avx512(a *convArgs)
 TEXT ·convRow3_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9744,21 +10647,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow4_avx512(a *convArgs)
 TEXT ·convRow4_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9824,21 +10736,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow5_avx512(a *convArgs)
 TEXT ·convRow5_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -9914,21 +10835,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow6_avx512(a *convArgs)
 TEXT ·convRow6_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10014,21 +10944,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow7_avx512(a *convArgs)
 TEXT ·convRow7_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10124,21 +11063,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow8_avx512(a *convArgs)
 TEXT ·convRow8_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10244,21 +11192,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow9_avx512(a *convArgs)
 TEXT ·convRow9_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10374,21 +11331,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow10_avx512(a *convArgs)
 TEXT ·convRow10_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10514,21 +11480,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow11_avx512(a *convArgs)
 TEXT ·convRow11_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10664,21 +11639,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow12_avx512(a *convArgs)
 TEXT ·convRow12_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10824,21 +11808,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow13_avx512(a *convArgs)
 TEXT ·convRow13_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -10994,21 +11987,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow14_avx512(a *convArgs)
 TEXT ·convRow14_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -11174,21 +12176,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow15_avx512(a *convArgs)
 TEXT ·convRow15_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -11364,21 +12375,30 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET
 
 // func convRow16_avx512(a *convArgs)
 TEXT ·convRow16_avx512(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
+	MOVQ convArgs_outPix(AX), R11
+	MOVQ convArgs_ahead(AX), R10
+	MOVQ convArgs_aheadStep(AX), R15
+tile:
 	MOVQ convArgs_in(AX), SI
 	MOVQ convArgs_w(AX), DX
 	MOVQ convArgs_taps(AX), R8
 	MOVQ convArgs_ntaps(AX), R9
 	MOVQ convArgs_out(AX), DI
-	MOVQ convArgs_outPix(AX), R11
 	MOVQ convArgs_add(AX), R12
-	MOVQ convArgs_ahead(AX), R10
-	MOVQ convArgs_aheadStep(AX), R15
 chunk:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -11564,5 +12584,13 @@ stored:
 	ADDQ $24, R8
 	SUBQ $3, R9
 	JNZ chunk
+	DECQ convArgs_tiles(AX)
+	JZ done
+	MOVQ convArgs_inTile(AX), BX
+	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_outTile(AX), BX
+	ADDQ BX, convArgs_out(AX)
+	JMP tile
+done:
 	VZEROUPPER
 	RET

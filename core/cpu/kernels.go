@@ -120,8 +120,25 @@ func divide(n, limit int) []span {
 	return out
 }
 
-// tile is a rectangle of output pixels that one call of a convolution kernel computes.
-type tile struct{ y, x, rows, cols int }
+// tile is a rectangle of output pixels that a convolution kernel keeps in registers, and how many of these are under one another:
+// one call computes them all.
+type tile struct{ y, x, rows, cols, count int }
+
+// stack puts tiles of one column under one another: rows of h pixels, at most limit a tile, at most count tiles a call.
+func stack(out []tile, h, limit, count int, c span) []tile {
+	for _, r := range divide(h, limit) {
+		if n := len(out) - 1; n >= 0 && out[n].x == c.from && out[n].rows == r.n && out[n].count < count && out[n].y+out[n].rows*out[n].count == r.from {
+			out[n].count++
+		} else {
+			out = append(out, tile{r.from, c.from, r.n, c.n, 1})
+		}
+	}
+	return out
+}
+
+// perCall is how many tiles of so many vectors a call may have: it should end within some 20 microseconds, since the scheduler
+// cannot have the core before; and few are enough to make up for the call.
+func perCall(vectors int) int { return min(max(1, (1<<17)/max(vectors, 1)), 4) }
 
 // columns chooses the width of tiles for rows of w pixels.
 func (k *kernels) columns(w int) int {
@@ -141,29 +158,24 @@ func (k *kernels) blocks() int {
 	return 1
 }
 
-// rowTiles covers h x w pixels by pieces of rows, of equal length or nearly so.
-func (k *kernels) rowTiles(h, w int) (out []tile) {
-	for y := range h {
-		for _, c := range divide(w, k.maxRow) {
-			out = append(out, tile{y, c.from, 1, c.n})
-		}
+// rowTiles covers h x w pixels by pieces of rows, of equal length or nearly so; products is how many each pixel takes.
+func (k *kernels) rowTiles(h, w, products int) (out []tile) {
+	for _, c := range divide(w, k.maxRow) {
+		out = stack(out, h, 1, perCall(c.n*products), c)
 	}
 	return out
 }
 
 // tiles covers h x w pixels of one or two blocks. Narrow images take several rows a tile. Which tiles there are changes no bit of
 // the result.
-func (k *kernels) tiles(h, w, blocks int) []tile {
+func (k *kernels) tiles(h, w, blocks, products int) (out []tile) {
 	if h == 0 || w == 0 {
 		return nil
 	}
 	columns := divide(w, k.columns(w))
 	rows := min(k.maxRows, max(1, k.maxPix[blocks]/columns[len(columns)-1].n))
-	var out []tile
-	for _, r := range divide(h, rows) {
-		for _, c := range columns {
-			out = append(out, tile{r.from, c.from, r.n, c.n})
-		}
+	for _, c := range columns {
+		out = stack(out, h, rows, perCall(rows*c.n*blocks*products), c)
 	}
 	return out
 }

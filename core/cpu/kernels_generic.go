@@ -71,6 +71,17 @@ type vector = [lanes]float32
 func vec(p unsafe.Pointer, off int) *vector { return (*vector)(unsafe.Add(p, off)) }
 
 func convGeneric(a *convArgs, rows, cols, blocks int) {
+	for ; a.tiles > 0; a.nextTile() {
+		convTile(a, rows, cols, blocks)
+	}
+}
+
+func (a *convArgs) nextTile() {
+	a.tiles--
+	a.in, a.out = unsafe.Add(a.in, a.inTile), unsafe.Add(a.out, a.outTile)
+}
+
+func convTile(a *convArgs, rows, cols, blocks int) {
 	for b := range blocks {
 		for r := range rows {
 			for c := range cols {
@@ -99,6 +110,12 @@ func convPixel(a *convArgs, in, w unsafe.Pointer, out *vector) {
 }
 
 func convRowGeneric(a *convArgs, cols int) {
+	for ; a.tiles > 0; a.nextTile() {
+		convRowTile(a, cols)
+	}
+}
+
+func convRowTile(a *convArgs, cols int) {
 	taps := unsafe.Slice((*int)(a.taps), a.ntaps)
 	for c := range cols {
 		out := vec(a.out, c*a.outPix)

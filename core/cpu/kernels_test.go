@@ -145,8 +145,9 @@ func TestConvRowKernels(t *testing.T) {
 func convRowCase(t *testing.T, rng *rand.Rand, k *kernels, cols, ntaps, add int) {
 	t.Helper()
 	skew, outPix := rng.IntN(lanes), (1+rng.IntN(2))*lanes
-	in, w := guard((100+cols+2)*lanes, skew), guard(ntaps*blockLen, rng.IntN(lanes))
-	out, want := guard(cols*outPix, skew), guard(cols*outPix, skew)
+	tiles := 1 + rng.IntN(3)
+	in, w := guard((100+tiles*cols+2)*lanes, skew), guard(ntaps*blockLen, rng.IntN(lanes))
+	out, want := guard(tiles*cols*outPix, skew), guard(tiles*cols*outPix, skew)
 	noise(rng, in.data, ntaps == 6)
 	noise(rng, w.data, ntaps == 6)
 	noise(rng, out.data, false)
@@ -158,7 +159,8 @@ func convRowCase(t *testing.T, rng *rand.Rand, k *kernels, cols, ntaps, add int)
 			taps[i] = taps[i-1] + pixelBytes
 		}
 	}
-	a := convArgs{in: in.ptr(), w: w.ptr(), out: out.ptr(), taps: unsafe.Pointer(&taps[0]), ntaps: ntaps, lanes: lanes, outPix: 4 * outPix, chunk: 3, add: add}
+	a := convArgs{in: in.ptr(), w: w.ptr(), out: out.ptr(), taps: unsafe.Pointer(&taps[0]), ntaps: ntaps, lanes: lanes, outPix: 4 * outPix, chunk: 3, add: add,
+		tiles: tiles, inTile: cols * pixelBytes, outTile: 4 * cols * outPix, ahead: in.ptr(), aheadStep: 4}
 	b := a
 	b.out = want.ptr()
 	k.convRow(&a, cols)
@@ -172,13 +174,13 @@ func convRowCase(t *testing.T, rng *rand.Rand, k *kernels, cols, ntaps, add int)
 
 func convCase(t *testing.T, rng *rand.Rand, k *kernels, rows, cols, blocks, ntaps, inLanes, chunk, add int) {
 	t.Helper()
-	inRow, skew := (cols+rng.IntN(3))*lanes, rng.IntN(lanes)
-	in := guard(rows*inRow+200*lanes, skew)
+	inRow, skew, tiles := (cols+rng.IntN(3))*lanes, rng.IntN(lanes), 1+rng.IntN(3)
+	in := guard(tiles*rows*inRow+200*lanes, skew)
 	wBlock := max(1, ntaps*inLanes*lanes)
 	w := guard(blocks*wBlock, rng.IntN(lanes))
 	outPix := (1 + rng.IntN(2)) * lanes
 	outRow := cols * outPix
-	outBlock := rows*outRow + rng.IntN(3)*lanes
+	outBlock := tiles*rows*outRow + rng.IntN(3)*lanes
 	out, want := guard(blocks*outBlock, skew), guard(blocks*outBlock, skew)
 	noise(rng, in.data, ntaps == 4)
 	noise(rng, w.data, ntaps == 4)
@@ -189,7 +191,8 @@ func convCase(t *testing.T, rng *rand.Rand, k *kernels, rows, cols, blocks, ntap
 		taps[i] = rng.IntN(100) * pixelBytes
 	}
 	a := convArgs{in: in.ptr(), w: w.ptr(), out: out.ptr(), taps: unsafe.Pointer(&taps[0]), ntaps: ntaps, lanes: inLanes,
-		inRow: 4 * inRow, outPix: 4 * outPix, outRow: 4 * outRow, wBlock: 4 * wBlock, outBlock: 4 * outBlock, chunk: chunk, add: add}
+		inRow: 4 * inRow, outPix: 4 * outPix, outRow: 4 * outRow, wBlock: 4 * wBlock, outBlock: 4 * outBlock, chunk: chunk, add: add,
+		tiles: tiles, inTile: 4 * rows * inRow, outTile: 4 * rows * outRow, ahead: in.ptr(), aheadStep: 4}
 	b := a
 	b.out = want.ptr()
 	k.conv(&a, rows, cols, blocks)
@@ -377,11 +380,11 @@ func TestTiles(t *testing.T) {
 func tilesCase(t *testing.T, k *kernels, h, w, blocks int) {
 	t.Helper()
 	seen := make([]int, h*w)
-	for _, q := range k.tiles(h, w, blocks) {
+	for _, q := range k.tiles(h, w, blocks, 9*lanes) {
 		if q.rows < 1 || q.cols < 1 || q.rows > k.maxRows || q.cols > k.maxCols || q.rows*q.cols > k.maxPix[blocks] {
 			t.Fatalf("%s, %dx%d: no kernel for a tile of %dx%d in %d blocks", k.name, h, w, q.rows, q.cols, blocks)
 		}
-		for y := range q.rows {
+		for y := range q.rows * q.count {
 			for x := range q.cols {
 				seen[(q.y+y)*w+q.x+x]++
 			}

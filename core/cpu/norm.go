@@ -69,20 +69,26 @@ func (u *normUnit) gatherItem(e *Engine, item, thread int) {
 func (u *normUnit) finish(e *Engine) {
 	count := float64(u.y.h * u.y.w)
 	total := count * float64(u.y.images)
-	for c := range u.norm.Channels {
-		n, mean, m2 := 0.0, 0.0, 0.0
+	for b := range u.y.blocks {
+		var mean, m2 [lanes]float64
 		for im := range u.y.images {
-			p := u.partial[(im*u.y.blocks+c/lanes)*3*lanes+c%lanes:]
-			k, s1, s2 := float64(p[0]), float64(p[lanes]), float64(p[2*lanes])
-			d := k + s1/count - mean
-			mean += float64(d * (count / (n + count)))
-			m2 += (s2 - float64(s1*s1)/count) + float64(d*d*(n*count/(n+count)))
-			n += count
+			n := count * float64(im)
+			share, cross := count/(n+count), n*count/(n+count)
+			p := u.partial[(im*u.y.blocks+b)*3*lanes:][:3*lanes]
+			for l := range mean {
+				k, s1, s2 := float64(p[l]), float64(p[lanes+l]), float64(p[2*lanes+l])
+				m := s1 / count
+				d := k + m - mean[l]
+				mean[l] += float64(d * share)
+				m2[l] += (s2 - float64(s1*m)) + float64(d*d*cross)
+			}
 		}
-		m2 = max(m2, 0) // a NaN stays
-		e.grads.Mean[u.norm.Offset+c] = float32(mean)
-		e.grads.Var[u.norm.Offset+c] = float32(m2 / max(total-1, 1))
-		u.set(c, mean, m2/total)
+		for l := range min(lanes, u.norm.Channels-b*lanes) {
+			c, q := b*lanes+l, max(m2[l], 0) // a NaN stays
+			e.grads.Mean[u.norm.Offset+c] = float32(mean[l])
+			e.grads.Var[u.norm.Offset+c] = float32(q / max(total-1, 1))
+			u.set(c, mean[l], q/total)
+		}
 	}
 }
 
@@ -149,24 +155,33 @@ func (u *normUnit) reduce(e *Engine, item, thread int) {
 //	dy = gamma*rstd * (g - mean(g) - (y-mean)*rstd^2 * mean(g*(y-mean)))
 func (u *normUnit) finishBackward(e *Engine) {
 	total := float64(u.y.images * u.y.h * u.y.w)
-	for c := range u.norm.Channels {
-		sg, sgy := 0.0, 0.0
+	for b := range u.y.blocks {
+		var sums [2][lanes]float64
 		for im := range u.y.images {
-			p := u.partial[(im*u.y.blocks+c/lanes)*3*lanes+c%lanes:]
-			sg += float64(p[0])
-			sgy += float64(p[lanes])
+			p := u.partial[(im*u.y.blocks+b)*3*lanes:][:2*lanes]
+			for l := range lanes {
+				sums[0][l] += float64(p[l])
+				sums[1][l] += float64(p[lanes+l])
+			}
 		}
-		// The products were taken with the mean as float32 holds it; bring them to the exact one.
-		v := u.coefs[c/lanes*coefVectors*lanes+c%lanes:]
-		sgy += float64(sg * (float64(v[coefMean*lanes]) - u.mean[c]))
-		e.grads.Values[u.weight.Offset+c] = float32(sgy * u.rstd[c])
-		e.grads.Values[u.bias.Offset+c] = float32(sg)
-		a := float64(u.gamma[c]) * u.rstd[c]
-		b := -a * u.rstd[c] * u.rstd[c] * sgy / total
-		v[coefA*lanes] = float32(a)
-		v[coefB*lanes] = float32(b)
-		v[coefC*lanes] = float32(float64(b*(float64(v[coefMean*lanes])-u.mean[c])) - float64(a*sg)/total)
+		for l := range min(lanes, u.norm.Channels-b*lanes) {
+			u.setBackward(e, b*lanes+l, sums[0][l], sums[1][l], total)
+		}
 	}
+}
+
+// setBackward takes one channel's sums of g and of g*(y-mean), over so many values.
+func (u *normUnit) setBackward(e *Engine, c int, sg, sgy, total float64) {
+	// The products were taken with the mean as float32 holds it; bring them to the exact one.
+	v := u.coefs[c/lanes*coefVectors*lanes+c%lanes:]
+	sgy += float64(sg * (float64(v[coefMean*lanes]) - u.mean[c]))
+	e.grads.Values[u.weight.Offset+c] = float32(sgy * u.rstd[c])
+	e.grads.Values[u.bias.Offset+c] = float32(sg)
+	a := float64(u.gamma[c]) * u.rstd[c]
+	b := -a * u.rstd[c] * u.rstd[c] * sgy / total
+	v[coefA*lanes] = float32(a)
+	v[coefB*lanes] = float32(b)
+	v[coefC*lanes] = float32(float64(b*(float64(v[coefMean*lanes])-u.mean[c])) - float64(a*sg)/total)
 }
 
 func (u *normUnit) backward(e *Engine, item, thread int) {

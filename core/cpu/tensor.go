@@ -93,20 +93,22 @@ func (t *tensor) pixel(image, block, y, x int) *vector {
 	return vec(t.at(image, block), y*t.row+x*pixelBytes)
 }
 
-// zeroHalo clears the border of one block.
+// zeroHalo clears the border of one block. It does so pixel by pixel at the sides: calls of clear for 64 bytes add up to a tenth of a
+// small image's convolution.
 func (t *tensor) zeroHalo(image, block int) {
 	if t.halo == 0 {
 		return
 	}
 	p := t.start(image, block)
-	edge := t.halo * t.row / 4
-	clear(unsafe.Slice((*float32)(p), edge))
-	clear(unsafe.Slice((*float32)(unsafe.Add(p, t.block-4*edge)), edge))
-	side := t.halo * pixelBytes
-	for y := range t.h {
-		r := unsafe.Add(p, (t.halo+y)*t.row)
-		clear(unsafe.Slice((*float32)(r), side/4))
-		clear(unsafe.Slice((*float32)(unsafe.Add(r, t.row-side)), side/4))
+	edge := t.halo*t.row + t.halo*pixelBytes // the rows above, and the first row's left side
+	clear(unsafe.Slice((*float32)(p), edge/4))
+	clear(unsafe.Slice((*float32)(unsafe.Add(p, t.block-edge)), edge/4))
+	r := unsafe.Add(p, edge+t.w*pixelBytes)
+	for range t.h - 1 { // a row's right side and the next one's left side are neighbours
+		for x := range 2 * t.halo {
+			*vec(r, x*pixelBytes) = vector{}
+		}
+		r = unsafe.Add(r, t.row)
 	}
 }
 

@@ -63,32 +63,36 @@ func convKernels(g *gen, f family) {
 // sums round less than one long sum.
 func convKernel(g *gen, f family, s tileShape) {
 	g.fn(s.name(f), "convArgs")
-	g.field("convArgs", "in", "SI")
-	g.field("convArgs", "w", "DX")
-	g.field("convArgs", "taps", "R8")
 	g.field("convArgs", "lanes", "R10")
 	if s.rows > 1 {
 		g.field("convArgs", "inRow", "R11")
+	} else { // more rows leave no registers for it
+		g.field("convArgs", "ahead", "R12")
+		g.field("convArgs", "aheadStep", "R13")
 	}
 	if s.blocks > 1 {
 		g.field("convArgs", "wBlock", "R15")
 	}
-	if s.rows == 1 { // more rows leave no registers
-		g.field("convArgs", "ahead", "R12")
-		g.field("convArgs", "aheadStep", "R13")
-	}
+	g.at("tile")
+	g.field("convArgs", "in", "SI")
+	g.field("convArgs", "w", "DX")
+	g.field("convArgs", "taps", "R8")
+	g.p("MOVQ convArgs_ntaps(AX), BX")
+	g.p("MOVQ BX, convArgs_left(AX)")
+	g.p("MOVQ convArgs_add(AX), BX")
+	g.p("MOVQ BX, convArgs_adding(AX)")
 	per := 16 / f.lanes
 	sums := s.rows * s.cols * s.blocks * per
 	g.at("chunk")
 	for i := range sums {
 		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
 	}
-	g.field("convArgs", "ntaps", "BX")
+	g.field("convArgs", "left", "BX")
 	g.field("convArgs", "chunk", "R9")
 	g.p("CMPQ BX, R9")
 	g.p("CMOVQLT BX, R9")
 	g.p("SUBQ R9, BX")
-	g.p("MOVQ BX, convArgs_ntaps(AX)")
+	g.p("MOVQ BX, convArgs_left(AX)")
 	g.p("TESTQ R9, R9")
 	g.p("JZ sum")
 	convTaps(g, f, s)
@@ -112,7 +116,7 @@ func convKernel(g *gen, f family, s tileShape) {
 			}
 		})
 	}
-	g.field("convArgs", "add", "CX")
+	g.field("convArgs", "adding", "CX")
 	g.p("TESTQ CX, CX")
 	g.p("JZ store")
 	each(func(reg, mem string) {
@@ -123,10 +127,23 @@ func convKernel(g *gen, f family, s tileShape) {
 	g.at("store")
 	each(func(reg, mem string) { g.p("VMOVUPS %s, %s", reg, mem) })
 	g.at("stored")
-	g.p("MOVQ $1, convArgs_add(AX)")
-	g.p("CMPQ convArgs_ntaps(AX), $0")
+	g.p("MOVQ $1, convArgs_adding(AX)")
+	g.p("CMPQ convArgs_left(AX), $0")
 	g.p("JNE chunk")
+	nextTile(g)
 	g.ret()
+}
+
+// nextTile goes on with the next of several tiles that are laid out evenly.
+func nextTile(g *gen) {
+	g.p("DECQ convArgs_tiles(AX)")
+	g.p("JZ done")
+	g.p("MOVQ convArgs_inTile(AX), BX")
+	g.p("ADDQ BX, convArgs_in(AX)")
+	g.p("MOVQ convArgs_outTile(AX), BX")
+	g.p("ADDQ BX, convArgs_out(AX)")
+	g.p("JMP tile")
+	g.at("done")
 }
 
 // convTaps writes the loop over R9 taps.
@@ -193,15 +210,16 @@ func rowName(f family, cols int) string { return fmt.Sprintf("convRow%d_%s", col
 func convRowKernel(g *gen, f family, cols int) {
 	per := 16 / f.lanes
 	g.fn(rowName(f, cols), "convArgs")
+	g.field("convArgs", "outPix", "R11")
+	g.field("convArgs", "ahead", "R10")
+	g.field("convArgs", "aheadStep", "R15")
+	g.at("tile")
 	g.field("convArgs", "in", "SI")
 	g.field("convArgs", "w", "DX")
 	g.field("convArgs", "taps", "R8")
 	g.field("convArgs", "ntaps", "R9")
 	g.field("convArgs", "out", "DI")
-	g.field("convArgs", "outPix", "R11")
 	g.field("convArgs", "add", "R12")
-	g.field("convArgs", "ahead", "R10")
-	g.field("convArgs", "aheadStep", "R15")
 	g.at("chunk")
 	for i := range cols * per {
 		g.p("VXORPS %s, %s, %s", f.v(i), f.v(i), f.v(i))
@@ -236,6 +254,7 @@ func convRowKernel(g *gen, f family, cols int) {
 	g.p("ADDQ $24, R8")
 	g.p("SUBQ $3, R9")
 	g.p("JNZ chunk")
+	nextTile(g)
 	g.ret()
 }
 
