@@ -156,6 +156,9 @@ func convTaps(g *gen, f family, s tileShape) {
 	for r := 1; r < s.rows; r++ {
 		g.p("LEAQ (%s)(R11*1), %s", base[r-1], base[r])
 	}
+	if s.rows == 1 {
+		fetchBelow(g, "DI")
+	}
 	g.p("XORQ CX, CX")
 	g.at("lane")
 	weight := s.rows * s.cols * s.blocks * per
@@ -167,6 +170,7 @@ func convTaps(g *gen, f family, s tileShape) {
 	}
 	if s.rows == 1 {
 		fetchAhead(g, "R12", "R13")
+		fetchLine(g, "DI")
 	}
 	for r := range s.rows {
 		for c := range s.cols {
@@ -226,9 +230,11 @@ func convRowKernel(g *gen, f family, cols int) {
 	}
 	g.p("MOVQ (R8), BX")
 	g.p("ADDQ SI, BX")
+	fetchBelow(g, "R13")
 	g.p("MOVQ $16, CX")
 	g.at("lane")
 	fetchAhead(g, "R10", "R15")
+	fetchLine(g, "R13")
 	if per == 1 {
 		rowLane512(g, f, cols)
 	} else {
@@ -262,6 +268,18 @@ func convRowKernel(g *gen, f family, cols int) {
 func fetchAhead(g *gen, at, step string) {
 	g.p("PREFETCHT1 (%s)", at)
 	g.p("ADDQ %s, %s", step, at)
+}
+
+// fetchBelow points at what the tap that begins at BX reads for the next tile; fetchLine brings one pixel of that into the first-level
+// cache, at every input lane the next. Without them a tile's first lane waits for all its pixels.
+func fetchBelow(g *gen, at string) {
+	g.field("convArgs", "inTile", at)
+	g.p("ADDQ BX, %s", at)
+}
+
+func fetchLine(g *gen, at string) {
+	g.p("PREFETCHT0 (%s)", at)
+	g.p("ADDQ $64, %s", at)
 }
 
 // rowLane512 adds one input lane's products: pixel q of the input meets weights 0, 1 and 2 for outputs q, q-1 and q-2.
