@@ -46,8 +46,10 @@ func fma32(x, y, z float32) float32 {
 // smallestNormal is 2^-126, the smallest normal float32, as a float64's bits.
 const smallestNormal = (1023 - 126) << 52
 
-func fmaToOdd(x, y, z float32) float32 {
-	p, c := float64(x)*float64(y), float64(z)
+func fmaToOdd(x, y, z float32) float32 { return float32(sumToOdd(float64(x)*float64(y), float64(z))) }
+
+// sumToOdd is p + c rounded to odd: where bits are lost, the last bit that stays is set.
+func sumToOdd(p, c float64) float64 {
 	s := p + c
 	b := s - p
 	e := (p - (s - b)) + (c - b) // the part of p+c that s lost (Knuth's two-sum); NaN when s is no number
@@ -61,7 +63,7 @@ func fmaToOdd(x, y, z float32) float32 {
 			s = math.Float64frombits(bits)
 		}
 	}
-	return float32(s)
+	return s
 }
 
 type vector = [lanes]float32

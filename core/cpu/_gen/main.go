@@ -27,7 +27,11 @@ func main() {
 		write("elementwise_"+f.name+"_amd64.s", asmFile(func(g *gen) { elementwiseKernels(g, f) }))
 		write("moves_"+f.name+"_amd64.s", asmFile(func(g *gen) { moveKernels(g, f) }))
 	}
+	for _, f := range bfFamilies {
+		write("bf16_"+f.name+"_amd64.s", asmFile(func(g *gen) { bfKernels(g, f) }))
+	}
 	write("kernels_decl_amd64.go", declarations())
+	write("bf16_decl_amd64.go", bfDeclarations())
 }
 
 func write(name string, b []byte) {
@@ -50,11 +54,12 @@ type family struct {
 	reg   string // register prefix
 	width int    // bytes of a register
 	lanes int    // lanes of a register
+	bf    bfKind
 }
 
 var (
-	avx512 = family{"avx512", "Z", 64, 16}
-	avx2   = family{"avx2", "Y", 32, 8}
+	avx512 = family{"avx512", "Z", 64, 16, notBF}
+	avx2   = family{"avx2", "Y", 32, 8, notBF}
 )
 
 // v names register i.
@@ -65,6 +70,7 @@ type gen struct {
 	buf   bytes.Buffer
 	label int
 	decls []string
+	frame int // bytes on the stack of the functions to come
 }
 
 func (g *gen) raw(s string) { g.buf.WriteString(s) }
@@ -80,7 +86,7 @@ func (g *gen) at(label string) { fmt.Fprintf(&g.buf, "%s:\n", label) }
 // fn starts a function that takes one pointer, which it leaves in AX.
 func (g *gen) fn(name, arg string) {
 	g.decls = append(g.decls, fmt.Sprintf("//go:noescape\nfunc %s(a *%s)\n", name, arg))
-	fmt.Fprintf(&g.buf, "\n// func %s(a *%s)\nTEXT ·%s(SB), NOSPLIT, $0-8\n", name, arg, name)
+	fmt.Fprintf(&g.buf, "\n// func %s(a *%s)\nTEXT ·%s(SB), NOSPLIT, $%d-8\n", name, arg, name, g.frame)
 	g.p("MOVQ a+0(FP), AX")
 }
 
@@ -100,13 +106,18 @@ func declarations() []byte {
 		elementwiseKernels(g, f)
 		moveKernels(g, f)
 	}
+	return goFile(g, avx512, avx2)
+}
+
+// goFile declares what g wrote, and the tables of tiles of some families.
+func goFile(g *gen, families ...family) []byte {
 	var b bytes.Buffer
 	b.WriteString(header)
 	b.WriteString("package cpu\n\n")
 	for _, d := range g.decls {
 		b.WriteString(d + "\n")
 	}
-	for _, f := range []family{avx512, avx2} {
+	for _, f := range families {
 		tileTable(&b, f)
 	}
 	src, err := format.Source(b.Bytes())
