@@ -28,10 +28,17 @@ type bfConvArgs struct {
 	wide     int // 1: out holds float32, 64 bytes a pixel; 0: bf16
 }
 
-// bfWgradArgs describes a gradient of weights, summed over rows of pairs of pixels as pair gives them. Its result is float32.
+// bfWgradArgs describes a gradient of weights, summed over rows of pairs of pixels as pair gives them, of several images. Its result is
+// float32.
+//
+// A tap that is an odd number of pixels to the right reads other pairs than one that is an even number: pair has to be called for x's
+// rows twice, from their first pixel and from their second. dy behind a row of odd length is zero, so x there need only be finite.
 type bfWgradArgs struct {
 	x       [maxImageTaps]unsafe.Pointer // pairs of x under each tap
 	dy, dw  unsafe.Pointer               // [16 in][16 out] result
+	images  int
+	xSkip   int // beside rows times xRow, from one image to the next
+	dySkip  int
 	rows    int
 	xRow    int // from one row of pairs to the next
 	dyRow   int
@@ -94,8 +101,8 @@ type bfKernels struct {
 // assumeVariable names the environment variable that, set to 1, makes tests use AVX512_BF16 where CPUID does not tell of it.
 const assumeVariable = "LOCKSTEP_ASSUME_BF16"
 
-// chooseBF picks the family of kernels for bf16: the one that the environment asks for (avx512bf16 or avx512fma, or plain Go for
-// whatever else there is), or the fastest.
+// chooseBF picks the family of kernels for bf16: the one that the environment asks for, by its own name or that of the float32 family
+// which it goes with, or the fastest.
 func chooseBF() (*bfKernels, error) {
 	all := bfFamilies()
 	want := os.Getenv(simdVariable)

@@ -38,7 +38,7 @@ var bfDotKernels = &bfKernels{
 }
 
 // bfFMA does without AVX512_BF16: what is summed was widened to float32. Of two machines that have both, either may be the faster:
-// VDPBF16PS takes as long as four fused multiply-adds of one vector in Intel's Golden Cove, and does the work of two.
+// Intel's Golden Cove takes as long over one VDPBF16PS as over four fused multiply-adds of a vector, and that does the work of two.
 var bfFMA = &bfKernels{
 	name: "avx512fma", like: avx512Kernels, sourcePixel: pixelBytes, weightPair: 2 * pixelBytes, pixelPair: 2 * pixelBytes,
 	conv: func(a *bfConvArgs, rows, cols, blocks int) { convfma[blocks-1][rows-1][cols-1](a) },
@@ -79,7 +79,8 @@ func bfLanesByEight(a *bfWgradArgs, taps int, kernel func(*bfWgradArgs)) {
 	a.x, a.dw = x, dw
 }
 
-// fastestBF races the vector families on a tile: the bits are the same, and no processor tells how fast its VDPBF16PS is.
+// fastestBF races the vector families on a tile: the bits are the same, and no processor tells how fast its VDPBF16PS is. Rounding by
+// AVX512_BF16 is always the faster way.
 func fastestBF(all []*bfKernels) *bfKernels {
 	best, least := all[0], time.Duration(1<<62)
 	for _, k := range all[1:] {
@@ -89,7 +90,18 @@ func fastestBF(all []*bfKernels) *bfKernels {
 			}
 		}
 	}
+	if best == bfFMA && all[len(all)-1] == bfDotKernels {
+		return bfFMA.withPasses(bfDotKernels)
+	}
 	return best
+}
+
+// withPasses are the kernels of k, with the passes over pixels of p.
+func (k bfKernels) withPasses(p *bfKernels) *bfKernels {
+	k.name += "+bf16"
+	k.stats, k.apply, k.reduce, k.reduceZ, k.reduceA = p.stats, p.apply, p.reduce, p.reduceZ, p.reduceA
+	k.dx, k.dxZ, k.accumulate, k.narrow, k.widen = p.dx, p.dxZ, p.accumulate, p.narrow, p.widen
+	return &k
 }
 
 // bfRace times 16 tiles of 36 taps, some 20 microseconds.

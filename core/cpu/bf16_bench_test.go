@@ -84,7 +84,7 @@ func benchmarkBFWgrad(b *testing.B, k *bfKernels, c, generic bfWgradCase, cols i
 	dw, want := aligned(8*blockLen), aligned(8*blockLen)
 	bfNoise(rng, x, false)
 	bfNoise(rng, dy, false)
-	g := bfWgradArgs{dy: unsafe.Pointer(&dy[0]), dw: unsafe.Pointer(&want[0]), rows: rows, xRow: (pairs + 2) * 64, dyRow: pairs * 64, pairs: pairs,
+	g := bfWgradArgs{dy: unsafe.Pointer(&dy[0]), dw: unsafe.Pointer(&want[0]), images: 1, rows: rows, xRow: (pairs + 2) * 64, dyRow: pairs * 64, pairs: pairs,
 		dyBlock: rows * pairs * 64, dwBlock: 4 * 4 * blockLen, dwTap: 4 * blockLen}
 	a, xk, scale := g, unsafe.Pointer(&x[0]), k.pixelPair/64
 	a.dw = unsafe.Pointer(&dw[0])

@@ -60,8 +60,8 @@ func fmaFlushed(x, y, z float32) float32 {
 	return float32(s)
 }
 
-// dot adds the products of two pairs, the second first.
-func bfDot(sum float32, a0, a1 float32, b [2]uint16) float32 {
+// bfDot adds the products of two pairs, the second first.
+func bfDot(sum, a0, a1 float32, b [2]uint16) float32 {
 	return fmaFlushed(a0, bfFlushed(b[0]), fmaFlushed(a1, bfFlushed(b[1]), sum))
 }
 
@@ -126,14 +126,18 @@ func bfWgradGeneric(a *bfWgradArgs, taps, inLanes, blocks int) {
 
 // bfWgradSum sums the products of one input lane with one output block.
 func bfWgradSum(a *bfWgradArgs, x, dy unsafe.Pointer) (sum vector) {
-	for r := range a.rows {
-		for p := range a.pairs {
-			xp, dp := (*[2]uint16)(unsafe.Add(x, r*a.xRow+p*2*bfPixelBytes)), (*bfPairs)(unsafe.Add(dy, r*a.dyRow+p*2*bfPixelBytes))
-			x0, x1 := bfFlushed(xp[0]), bfFlushed(xp[1])
-			for o := range sum {
-				sum[o] = bfDot(sum[o], x0, x1, dp[o])
+	for range a.images {
+		for range a.rows {
+			for p := range a.pairs {
+				xp, dp := (*[2]uint16)(unsafe.Add(x, p*2*bfPixelBytes)), (*bfPairs)(unsafe.Add(dy, p*2*bfPixelBytes))
+				x0, x1 := bfFlushed(xp[0]), bfFlushed(xp[1])
+				for o := range sum {
+					sum[o] = bfDot(sum[o], x0, x1, dp[o])
+				}
 			}
+			x, dy = unsafe.Add(x, a.xRow), unsafe.Add(dy, a.dyRow)
 		}
+		x, dy = unsafe.Add(x, a.xSkip), unsafe.Add(dy, a.dySkip)
 	}
 	return sum
 }

@@ -1,5 +1,7 @@
 package main
 
+import "fmt"
+
 // bfKind says how a family computes with bf16.
 //
 // VDPBF16PS adds, lane by lane, the product of a pair's second values and then that of its first ones, each sum rounded to nearest
@@ -57,33 +59,64 @@ func (g *gen) mac(f family, bcst bool, src string, a, sum int) {
 	}
 }
 
-// Registers that rounding spoils, beside K1, and constants that it reads from memory.
+// Registers that rounding spoils, beside K1.
 const (
 	narrowed = 30
 	bfTemp   = 31
 )
 
-const bfConstants = `
-// Float32: the exponent, the sign, the bit that makes a NaN quiet, what bf16 keeps; what rounds to nearest but for a tie.
-DATA bfc<>+0(SB)/4, $0x7f800000
-DATA bfc<>+4(SB)/4, $0x80000000
-DATA bfc<>+8(SB)/4, $0x00400000
-DATA bfc<>+12(SB)/4, $0xffff0000
-DATA bfc<>+16(SB)/4, $0x00000001
-DATA bfc<>+20(SB)/4, $0x00007fff
-GLOBL bfc<>(SB), RODATA|NOPTR, $24
+// A constant of rounding is broadcast from memory, or held in a register by the passes.
+const (
+	bfExponent = iota
+	bfSign
+	bfLast // the last bit that bf16 keeps
+	bfHalf // rounds to nearest, but for a tie
+	bfOne
+	bfNaNs // VFIXUPIMMPS: any NaN becomes the indefinite one, whose low bits cannot carry
+	bfScalars
+	// Vectors, in registers only.
+	bfHighs  = iota - 1 // VPERMT2W: the high words of two registers
+	bfSpread            // VPERMW: words to high words
+)
 
-// How the words of two pixels become pairs: lane i of the first, lane i of the second.
-DATA bfpairs<>+0(SB)/8, $0x0011000100100000
-DATA bfpairs<>+8(SB)/8, $0x0013000300120002
-DATA bfpairs<>+16(SB)/8, $0x0015000500140004
-DATA bfpairs<>+24(SB)/8, $0x0017000700160006
-DATA bfpairs<>+32(SB)/8, $0x0019000900180008
-DATA bfpairs<>+40(SB)/8, $0x001b000b001a000a
-DATA bfpairs<>+48(SB)/8, $0x001d000d001c000c
-DATA bfpairs<>+56(SB)/8, $0x001f000f001e000e
-GLOBL bfpairs<>(SB), RODATA|NOPTR, $64
-`
+// bfHeld is the register of the first constant, where they are held.
+const bfHeld = 16
+
+var bfScalar = [bfScalars]uint32{0x7f800000, 0x80000000, 0x00010000, 0x00007fff, 1, 0x33}
+
+// bfConstants writes the constants as data.
+func bfConstants(g *gen) {
+	g.raw("\n")
+	for i, v := range bfScalar {
+		g.raw(fmt.Sprintf("DATA bfc<>+%d(SB)/4, $%#08x\n", 4*i, v))
+	}
+	g.raw(fmt.Sprintf("GLOBL bfc<>(SB), RODATA|NOPTR, $%d\n", 4*bfScalars))
+	g.words("bfpairs", func(i int) int { return i/2 + i%2*16 })
+	g.words("bfhighs", func(i int) int { return 2*i + 1 })
+	g.words("bfspread", func(i int) int { return i / 2 })
+}
+
+// words writes a vector of 32 words.
+func (g *gen) words(name string, word func(i int) int) {
+	g.raw("\n")
+	for i := 0; i < 32; i += 4 {
+		g.raw(fmt.Sprintf("DATA %s<>+%d(SB)/8, $0x%04x%04x%04x%04x\n", name, 2*i, word(i+3), word(i+2), word(i+1), word(i)))
+	}
+	g.raw(fmt.Sprintf("GLOBL %s<>(SB), RODATA|NOPTR, $64\n", name))
+}
+
+// hold loads the constants of a pass.
+func (g *gen) hold(f family) {
+	if f.bf == fmaBF {
+		for i := range bfScalars {
+			g.p("VPBROADCASTD bfc<>+%d(SB), Z%d", 4*i, bfHeld+i)
+		}
+		g.p("VMOVDQU32 bfhighs<>(SB), Z%d", bfHeld+bfHighs)
+	}
+	g.p("VMOVDQU32 bfspread<>(SB), Z%d", bfHeld+bfSpread)
+	g.p("MOVL $0xaaaaaaaa, CX")
+	g.p("KMOVD CX, K2")
+}
 
 // widen loads 16 bf16 as float32.
 func (g *gen) widen(mem string, r int) {
@@ -91,33 +124,42 @@ func (g *gen) widen(mem string, r int) {
 	g.p("VPSLLD $16, Z%d, Z%d", r, r)
 }
 
-// round leaves register r's values as bf16 in the words of register narrowed: to nearest even, a NaN quiet, denormals as zero.
-func (g *gen) round(f family, r int) {
-	if f.bf == dotBF {
-		g.emit(vcvtneps2bf16, false, f.v(r), 0, narrowed)
-		return
-	}
-	const t, u = narrowed, bfTemp
-	g.p("VMOVAPS Z%d, Z%d", r, u)
-	g.p("VPTESTNMD.BCST bfc<>+0(SB), Z%d, K1", u)
-	g.p("VPANDD.BCST bfc<>+4(SB), Z%d, K1, Z%d", u, u)
-	g.p("VCMPPS $3, Z%d, Z%d, K1", u, u)
-	g.p("VPORD.BCST bfc<>+8(SB), Z%d, K1, Z%d", u, u)
-	g.p("VPANDD.BCST bfc<>+12(SB), Z%d, K1, Z%d", u, u) // so that adding does not carry
-	g.p("VPSRLD $16, Z%d, Z%d", u, t)
-	g.p("VPANDD.BCST bfc<>+16(SB), Z%d, Z%d", t, t)
-	g.p("VPADDD.BCST bfc<>+20(SB), Z%d, Z%d", t, t)
-	g.p("VPADDD Z%d, Z%d, Z%d", u, t, t)
-	g.p("VPSRLD $16, Z%d, Z%d", t, t)
+// widenHeld does so where constants are held, with one instruction less that computes.
+func (g *gen) widenHeld(mem string, r int) {
+	g.p("VBROADCASTI64X4 %s, Z%d", mem, r)
+	g.p("VPERMW.Z Z%d, Z%d, K2, Z%d", r, bfHeld+bfSpread, r)
 }
 
-// narrow stores register r as 16 bf16.
-func (g *gen) narrow(f family, r int, mem string) {
-	g.round(f, r)
+// round leaves the bf16 nearest to register r's values in the high words of register to: a tie goes to the even one, a NaN stays one, denormals
+// become zero. r is spoilt.
+func (g *gen) round(r, to int, held bool) {
+	op := func(name string, constant int, rest ...any) {
+		src := fmt.Sprintf("Z%d", bfHeld+constant)
+		if !held {
+			name, src = name+".BCST", fmt.Sprintf("bfc<>+%d(SB)", 4*constant)
+		}
+		if name[:2] == "VF" {
+			src = "$0, " + src
+		}
+		g.p("%s %s, %s", name, src, fmt.Sprintf(rest[0].(string), rest[1:]...))
+	}
+	op("VFIXUPIMMPS", bfNaNs, "Z%d, Z%d", r, r)
+	op("VPTESTNMD", bfExponent, "Z%d, K1", r)
+	op("VPANDD", bfSign, "Z%d, K1, Z%d", r, r)
+	op("VPTESTMD", bfLast, "Z%d, K1", r)
+	op("VPADDD", bfHalf, "Z%d, Z%d", r, to)
+	op("VPADDD", bfOne, "Z%d, K1, Z%d", to, to)
+}
+
+// narrow stores register r, which it spoils, as 16 bf16.
+func (g *gen) narrow(f family, r int, mem string, held bool) {
 	if f.bf == dotBF {
+		g.emit(vcvtneps2bf16, false, f.v(r), 0, narrowed)
 		g.p("VMOVUPS Y%d, %s", narrowed, mem)
 		return
 	}
+	g.round(r, narrowed, held)
+	g.p("VPSRLD $16, Z%d, Z%d", narrowed, narrowed)
 	g.p("VPMOVDW Z%d, %s", narrowed, mem)
 }
 
@@ -139,7 +181,7 @@ func (g *gen) keep(f family) {
 }
 
 func bfKernels(g *gen, f family) {
-	g.raw(bfConstants)
+	bfConstants(g)
 	g.frame = 8
 	for _, s := range tileShapes(f) {
 		bfConvKernel(g, f, s)
@@ -151,7 +193,7 @@ func bfKernels(g *gen, f family) {
 	bfWeightKernel(g, f)
 	g.frame = 0
 	for _, p := range bfPasses(f) {
-		k := &kern{g, f}
+		k := &kern{gen: g, f: f}
 		k.write(p)
 	}
 }
@@ -219,7 +261,7 @@ func bfConvStore(g *gen, f family, s tileShape) {
 		g.p("VPMOVZXWD.Z %s, K3, Z%d", mem, narrowed)
 		g.p("VPSLLD $16, Z%d, Z%d", narrowed, narrowed)
 		g.p("VADDPS Z%d, Z%d, K3, Z%d", narrowed, r, r)
-		g.narrow(f, r, mem)
+		g.narrow(f, r, mem, false)
 	})
 	g.ret()
 	g.at("wide")

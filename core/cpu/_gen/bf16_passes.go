@@ -25,3 +25,24 @@ func bfPasses(f family) []pass {
 		}},
 	)
 }
+
+// storeBF stores register r, which it leaves alone, as bf16. Where it is called for two pixels side by side, it writes both at once.
+func (k *kern) storeBF(r int, mem string) {
+	const first = 29
+	if k.f.bf == fmaBF {
+		k.p("VMOVAPS Z%d, Z%d", r, bfTemp)
+		r = bfTemp
+	}
+	switch {
+	case !k.twos:
+		k.narrow(k.f, r, mem, true)
+	case k.first == "":
+		k.round(r, first, true)
+		k.first = mem
+	default:
+		k.round(r, narrowed, true)
+		k.p("VPERMT2W Z%d, Z%d, Z%d", narrowed, bfHeld+bfHighs, first)
+		k.p("VMOVDQU32 Z%d, %s", first, k.first)
+		k.first = ""
+	}
+}

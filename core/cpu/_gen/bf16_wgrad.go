@@ -36,11 +36,13 @@ func bfWgradKernel(g *gen, f family, s wgradShape) {
 		g.p("ADDQ DX, R10")
 	}
 	g.flush(f)
-	g.field(arg, "rows", "R11")
+	g.field(arg, "images", "CX")
 	g.field(arg, "xRow", "R12")
 	g.field(arg, "dyRow", "R13")
 	g.field(arg, "pairs", "R15")
 	g.p("SHLQ $%d, R15", map[bfKind]int{dotBF: 6, fmaBF: 7}[f.bf])
+	g.at("image")
+	g.field(arg, "rows", "R11")
 	g.at("row")
 	g.p("XORQ BX, BX")
 	g.at("pair")
@@ -48,15 +50,23 @@ func bfWgradKernel(g *gen, f family, s wgradShape) {
 	g.p("ADDQ $64, BX")
 	g.p("CMPQ BX, R15")
 	g.p("JLT pair")
-	for _, reg := range taps {
-		g.p("ADDQ R12, %s", reg)
+	dys := []string{"DX", "R10"}[:s.blocks]
+	advance := func(x, dy string) {
+		for _, reg := range taps {
+			g.p("ADDQ %s, %s", x, reg)
+		}
+		for _, reg := range dys {
+			g.p("ADDQ %s, %s", dy, reg)
+		}
 	}
-	g.p("ADDQ R13, DX")
-	if s.blocks > 1 {
-		g.p("ADDQ R13, R10")
-	}
+	advance("R12", "R13")
 	g.p("DECQ R11")
 	g.p("JNZ row")
+	g.field(arg, "xSkip", "BX")
+	g.field(arg, "dySkip", "R11")
+	advance("BX", "R11")
+	g.p("DECQ CX")
+	g.p("JNZ image")
 	g.keep(f)
 	k.store()
 	g.ret()
@@ -154,13 +164,15 @@ func bfWeightKernel(g *gen, f family) {
 	g.at("pair")
 	for i := range 2 {
 		g.p("VMOVUPS %d(SI), Z0", 64*i)
-		g.round(f, 0)
 		if f.bf == dotBF {
+			g.emit(vcvtneps2bf16, false, "Z0", 0, narrowed)
 			g.p("VPMOVZXWD Y%d, Z%d", narrowed, 1+i)
 			continue
 		}
-		g.p("VPSLLD $16, Z%d, Z%d", narrowed, narrowed)
-		g.p("VMOVUPS Z%d, %d(DI)", narrowed, 64*(1-i))
+		g.round(0, 1, false)
+		g.p("VPSRLD $16, Z1, Z1")
+		g.p("VPSLLD $16, Z1, Z1")
+		g.p("VMOVUPS Z1, %d(DI)", 64*(1-i))
 	}
 	if f.bf == dotBF {
 		g.p("VPSLLD $16, Z2, Z2")

@@ -34,6 +34,9 @@ func (q ptr) scale() int {
 type kern struct {
 	*gen
 	f family
+	// Of pixels in bf16 that are stored two at a time: the first's place, once it waits.
+	twos  bool
+	first string
 }
 
 func (k *kern) op(name string, regs ...int) {
@@ -55,7 +58,7 @@ func (k *kern) zero(r int) { k.op("VXORPS", r, r, r) }
 // load brings a pixel to register r; bf16 is widened.
 func (k *kern) load(mem string, r int) {
 	if k.f.bf != notBF {
-		k.widen(mem, r)
+		k.widenHeld(mem, r)
 		return
 	}
 	k.p("VMOVUPS %s, %s", mem, k.f.v(r))
@@ -64,7 +67,7 @@ func (k *kern) load(mem string, r int) {
 // store writes register r, which it leaves alone; what is bf16 in memory is rounded.
 func (k *kern) store(r int, mem string) {
 	if k.f.bf != notBF {
-		k.narrow(k.f, r, mem)
+		k.storeBF(r, mem)
 		return
 	}
 	k.p("VMOVUPS %s, %s", k.f.v(r), mem)
@@ -73,7 +76,7 @@ func (k *kern) store(r int, mem string) {
 // add adds a pixel in memory to register r; tmp is spoilt where memory holds bf16.
 func (k *kern) add(mem string, r, tmp int) {
 	if k.f.bf != notBF {
-		k.widen(mem, tmp)
+		k.widenHeld(mem, tmp)
 		mem = k.f.v(tmp)
 	}
 	k.p("VADDPS %s, %s, %s", mem, k.f.v(r), k.f.v(r))
@@ -101,7 +104,7 @@ func (k *kern) result(first, i int) {
 
 func elementwiseKernels(g *gen, f family) {
 	for _, p := range passes() {
-		k := &kern{g, f}
+		k := &kern{gen: g, f: f}
 		k.write(p)
 	}
 	sgdKernel(g, f)
@@ -126,6 +129,9 @@ func (k *kern) write(p pass) {
 		for _, q := range append(p.ptrs, ptr{reg: "R13"}, ptr{reg: "R12"}) {
 			k.p("ADDQ R15, %s", q.reg)
 		}
+	}
+	if k.f.bf != notBF {
+		k.hold(k.f)
 	}
 	if p.init != nil {
 		p.init(k)
@@ -160,9 +166,11 @@ func (k *kern) rows(p pass) {
 	k.p("SUBQ $%d, CX", chains)
 	k.p("JLT odd")
 	k.at("pixels")
+	k.twos = k.f.bf == fmaBF
 	for c := range chains {
 		p.body(k, c, at(pixel*c))
 	}
+	k.twos = false
 	k.p("ADDQ $%d, BX", pixel*chains)
 	k.p("SUBQ $%d, CX", chains)
 	k.p("JGE pixels")
