@@ -78,14 +78,13 @@ func bfConvGeneric(a *bfConvArgs, rows, cols, blocks int) {
 
 // bfConvPixel is the sum of one output pixel of one block.
 func bfConvPixel(a *bfConvArgs, in, w unsafe.Pointer) (sum vector) {
-	for _, t := range unsafe.Slice((*int)(a.taps), a.ntaps) {
+	for n, t := range unsafe.Slice((*int)(a.taps), a.ntaps) {
 		x := bfVec(in, t)
 		for i := range a.pairs {
-			x0, x1, wi := bfFlushed(x[2*i]), bfFlushed(x[2*i+1]), (*bfPairs)(w)
+			x0, x1, wi := bfFlushed(x[2*i]), bfFlushed(x[2*i+1]), (*bfPairs)(unsafe.Add(w, (n*a.pairs+i)*2*bfPixelBytes))
 			for o := range sum {
 				sum[o] = bfDot(sum[o], x0, x1, wi[o])
 			}
-			w = unsafe.Add(w, len(wi)*4)
 		}
 	}
 	return sum
@@ -126,18 +125,18 @@ func bfWgradGeneric(a *bfWgradArgs, taps, inLanes, blocks int) {
 
 // bfWgradSum sums the products of one input lane with one output block.
 func bfWgradSum(a *bfWgradArgs, x, dy unsafe.Pointer) (sum vector) {
-	for range a.images {
-		for range a.rows {
+	xImage, dyImage := a.rows*a.xRow+a.xSkip, a.rows*a.dyRow+a.dySkip
+	for n := range a.images {
+		for r := range a.rows {
 			for p := range a.pairs {
-				xp, dp := (*[2]uint16)(unsafe.Add(x, p*2*bfPixelBytes)), (*bfPairs)(unsafe.Add(dy, p*2*bfPixelBytes))
+				xp := (*[2]uint16)(unsafe.Add(x, n*xImage+r*a.xRow+p*2*bfPixelBytes))
+				dp := (*bfPairs)(unsafe.Add(dy, n*dyImage+r*a.dyRow+p*2*bfPixelBytes))
 				x0, x1 := bfFlushed(xp[0]), bfFlushed(xp[1])
 				for o := range sum {
 					sum[o] = bfDot(sum[o], x0, x1, dp[o])
 				}
 			}
-			x, dy = unsafe.Add(x, a.xRow), unsafe.Add(dy, a.dyRow)
 		}
-		x, dy = unsafe.Add(x, a.xSkip), unsafe.Add(dy, a.dySkip)
 	}
 	return sum
 }

@@ -11,6 +11,9 @@ import (
 
 // TestEncoder runs the generator's own tests.
 func TestEncoder(t *testing.T) {
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skipf("the generator does not run here: %v", err)
+	}
 	if out, err := exec.Command("go", "test", "-C", "_gen", "-v", ".").CombinedOutput(); err != nil {
 		t.Errorf("go test -C core/cpu/_gen: %v\n%s", err, out)
 	} else {
