@@ -1,10 +1,13 @@
 package cpu
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"unsafe"
+
+	"github.com/lockstep-ml/lockstep/core"
 )
 
 // Tensors of bf16 are laid out as those of float32 are, 32 bytes a pixel: [image][block][h + 2 halo][w + 2 halo][16 channels].
@@ -91,15 +94,39 @@ type bfKernels struct {
 	wgradImage                 func(a *bfWgradArgs, taps, blocks int)
 	pair                       func(a *bfPairArgs)
 
-	// As in kernels, with y, a, g and out in bf16; coef and res are float32.
-	stats, reduce, reduceZ, reduceA, dx, dxZ, accumulate func(a *ewArgs)
-	apply                                                [4]func(a *ewArgs)
+	passes
+
 	// narrow: out = y in bf16, y being float32; widen: out = y in float32. Strides are those of each one's pixels.
 	narrow, widen func(a *ewArgs)
 }
 
 // assumeVariable names the environment variable that, set to 1, makes tests use AVX512_BF16 where CPUID does not tell of it.
 const assumeVariable = "LOCKSTEP_ASSUME_BF16"
+
+// ErrNoBF16 is why New refuses the precision on some machines.
+var ErrNoBF16 = errors.New("this machine cannot compute in bf16")
+
+// Check gives the reason if New would refuse a precision on this machine.
+func Check(p core.Precision) error {
+	if p != core.BF16 {
+		return p.Validate()
+	}
+	_, err := requireBF()
+	return err
+}
+
+// requireBF gives the kernels for bf16 where the processor has the instructions. Those of AVX-512 alone would do, for the same bits; but
+// who asks for bf16 expects it to be the faster. Plain Go, if asked for by name, may always run.
+func requireBF() (*bfKernels, error) {
+	if want := os.Getenv(simdVariable); want != bfGeneric.name && !hasBF16() {
+		return nil, fmt.Errorf("cpu: %w: its processor does not tell of AVX512_BF16; fp32 runs anywhere", ErrNoBF16)
+	}
+	k, err := chooseBF()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrNoBF16)
+	}
+	return k, nil
+}
 
 // chooseBF picks the family of kernels for bf16: the one that the environment asks for, by its own name or that of the float32 family
 // which it goes with, or the fastest.

@@ -13,11 +13,16 @@ func bfFamilies() []*bfKernels {
 	out := []*bfKernels{bfGeneric}
 	if xcpu.X86.HasAVX512F && xcpu.X86.HasAVX512DQ && xcpu.X86.HasAVX512BW && xcpu.X86.HasAVX512VL {
 		out = append(out, bfFMA)
-		if xcpu.X86.HasAVX512BF16 || os.Getenv(assumeVariable) == "1" {
+		if hasBF16() {
 			out = append(out, bfDotKernels)
 		}
 	}
 	return out
+}
+
+// hasBF16 says whether the processor has AVX512_BF16.
+func hasBF16() bool {
+	return xcpu.X86.HasAVX512BF16 || xcpu.X86.HasAVX512F && os.Getenv(assumeVariable) == "1"
 }
 
 // bfDotKernels uses AVX512_BF16.
@@ -30,10 +35,12 @@ var bfDotKernels = &bfKernels{
 	wgradRow:   func(a *bfWgradArgs) { bfLanesByEight(a, 3, bfWgradRow_dot) },
 	wgradImage: func(a *bfWgradArgs, taps, blocks int) { bfWgradImagesDot[taps-1][blocks-1](a) },
 	pair:       bfPair_dot,
-	stats:      bfStats_dot,
-	apply:      [4]func(*ewArgs){bfApply_dot, bfApplyAdd_dot, bfApplyReLU_dot, bfApplyAddReLU_dot},
-	reduce:     bfReduce_dot, reduceZ: bfReduceZ_dot, reduceA: bfReduceA_dot,
-	dx: bfDx_dot, dxZ: bfDxZ_dot, accumulate: bfAccumulate_dot,
+	passes: passes{
+		stats:  bfStats_dot,
+		apply:  [4]func(*ewArgs){bfApply_dot, bfApplyAdd_dot, bfApplyReLU_dot, bfApplyAddReLU_dot},
+		reduce: bfReduce_dot, reduceZ: bfReduceZ_dot, reduceA: bfReduceA_dot,
+		dx: bfDx_dot, dxZ: bfDxZ_dot, accumulate: bfAccumulate_dot,
+	},
 	narrow: bfNarrow_dot, widen: bfWiden_dot,
 }
 
@@ -48,10 +55,12 @@ var bfFMA = &bfKernels{
 	wgradRow:   func(a *bfWgradArgs) { bfLanesByEight(a, 3, bfWgradRow_fma) },
 	wgradImage: func(a *bfWgradArgs, taps, blocks int) { bfWgradImagesFMA[taps-1][blocks-1](a) },
 	pair:       bfPair_fma,
-	stats:      bfStats_fma,
-	apply:      [4]func(*ewArgs){bfApply_fma, bfApplyAdd_fma, bfApplyReLU_fma, bfApplyAddReLU_fma},
-	reduce:     bfReduce_fma, reduceZ: bfReduceZ_fma, reduceA: bfReduceA_fma,
-	dx: bfDx_fma, dxZ: bfDxZ_fma, accumulate: bfAccumulate_fma,
+	passes: passes{
+		stats:  bfStats_fma,
+		apply:  [4]func(*ewArgs){bfApply_fma, bfApplyAdd_fma, bfApplyReLU_fma, bfApplyAddReLU_fma},
+		reduce: bfReduce_fma, reduceZ: bfReduceZ_fma, reduceA: bfReduceA_fma,
+		dx: bfDx_fma, dxZ: bfDxZ_fma, accumulate: bfAccumulate_fma,
+	},
 	narrow: bfNarrow_fma, widen: bfWiden_fma,
 }
 
@@ -99,8 +108,7 @@ func fastestBF(all []*bfKernels) *bfKernels {
 // withPasses are the kernels of k, with the passes over pixels of p.
 func (k bfKernels) withPasses(p *bfKernels) *bfKernels {
 	k.name += "+bf16"
-	k.stats, k.apply, k.reduce, k.reduceZ, k.reduceA = p.stats, p.apply, p.reduce, p.reduceZ, p.reduceA
-	k.dx, k.dxZ, k.accumulate, k.narrow, k.widen = p.dx, p.dxZ, p.accumulate, p.narrow, p.widen
+	k.passes, k.narrow, k.widen = p.passes, p.narrow, p.widen
 	return &k
 }
 

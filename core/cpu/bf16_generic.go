@@ -13,20 +13,22 @@ var bfGeneric = &bfKernels{
 	wgradRow:   func(a *bfWgradArgs) { bfWgradGeneric(a, 3, lanes, 1) },
 	wgradImage: func(a *bfWgradArgs, taps, blocks int) { bfWgradGeneric(a, taps, imageLanes, blocks) },
 	pair:       bfPairGeneric,
-	stats:      bfStatsGeneric,
-	apply: [4]func(*ewArgs){
-		func(a *ewArgs) { bfApplyGeneric(a, false, false) },
-		func(a *ewArgs) { bfApplyGeneric(a, true, false) },
-		func(a *ewArgs) { bfApplyGeneric(a, false, true) },
-		func(a *ewArgs) { bfApplyGeneric(a, true, true) },
+	passes: passes{
+		stats: bfStatsGeneric,
+		apply: [4]func(*ewArgs){
+			func(a *ewArgs) { bfApplyGeneric(a, false, false) },
+			func(a *ewArgs) { bfApplyGeneric(a, true, false) },
+			func(a *ewArgs) { bfApplyGeneric(a, false, true) },
+			func(a *ewArgs) { bfApplyGeneric(a, true, true) },
+		},
+		reduce:     func(a *ewArgs) { bfReduceGeneric(a, false, false) },
+		reduceZ:    func(a *ewArgs) { bfReduceGeneric(a, true, false) },
+		reduceA:    func(a *ewArgs) { bfReduceGeneric(a, false, true) },
+		dx:         func(a *ewArgs) { bfDXGeneric(a, false) },
+		dxZ:        func(a *ewArgs) { bfDXGeneric(a, true) },
+		accumulate: bfAccumulateGeneric,
 	},
-	reduce:     func(a *ewArgs) { bfReduceGeneric(a, false, false) },
-	reduceZ:    func(a *ewArgs) { bfReduceGeneric(a, true, false) },
-	reduceA:    func(a *ewArgs) { bfReduceGeneric(a, false, true) },
-	dx:         func(a *ewArgs) { bfDXGeneric(a, false) },
-	dxZ:        func(a *ewArgs) { bfDXGeneric(a, true) },
-	accumulate: bfAccumulateGeneric,
-	narrow:     bfNarrowGeneric, widen: bfWidenGeneric,
+	narrow: bfNarrowGeneric, widen: bfWidenGeneric,
 }
 
 type bfVector = [lanes]uint16

@@ -8,24 +8,25 @@ import (
 
 // compiler turns a network's nodes into units, the units into steps, and the tensors into places in the arena.
 type compiler struct {
-	e       *Engine
-	net     *core.Network
-	shapes  []core.Shape
-	users   [][]int
-	params  map[string]core.Param
-	norms   map[int]core.Norm
-	convs   map[int]*convUnit // by node
-	values  []*tensor         // by node; nil inside a fused chain
-	grads   []*tensor
-	units   map[int]*normUnit  // by the node that ends a chain
-	fused   map[int]*normChain // by the node that ends a chain
-	inside  map[int]bool       // nodes that a chain swallowed
-	undo    []func()           // backward steps of each unit, in forward order
-	pending []func()           // weight gradients to be added
-	groups  []span             // of images
-	apart   bool               // the next step must not join the last
-	touched []*buffer
-	now     int // index of the step being added; parts of a step share it, so that their buffers do not overlap
+	e          *Engine
+	net        *core.Network
+	shapes     []core.Shape
+	users      [][]int
+	params     map[string]core.Param
+	norms      map[int]core.Norm
+	convs      map[int]*convUnit // by node
+	values     []*tensor         // by node; nil inside a fused chain
+	grads      []*tensor
+	units      map[int]*normUnit  // by the node that ends a chain
+	fused      map[int]*normChain // by the node that ends a chain
+	inside     map[int]bool       // nodes that a chain swallowed
+	undo       []func()           // backward steps of each unit, in forward order
+	pending    []func()           // weight gradients to be added
+	groups     []span             // of images
+	apart      bool               // the next step must not join the last
+	touched    []*buffer
+	threadRoom int
+	now        int // index of the step being added; parts of a step share it, so that their buffers do not overlap
 }
 
 // normChain is a normalisation with the sum and the ReLU that follow it.
@@ -62,6 +63,9 @@ func compile(e *Engine) error {
 		return err
 	}
 	place(c.touched, e.arena)
+	for i := range e.scratch {
+		e.scratch[i].room = aligned(c.threadRoom / 4)
+	}
 	return nil
 }
 
@@ -163,12 +167,24 @@ func (c *compiler) value(i int) *tensor {
 	}
 	s := c.shapes[i]
 	if c.fleeting(i) {
-		c.values[i] = newTensor(c.e.slots.number, s.C, s.H, s.W, halo)
+		c.values[i] = newTensor(c.e.slots.number, s.C, s.H, s.W, halo, c.px(i))
 		c.values[i].fleeting = true
 	} else {
-		c.values[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+		c.values[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo, c.px(i))
 	}
 	return c.values[i]
+}
+
+// px is the bytes of a pixel of a node's output. The features that only the fully connected layer reads are float32 at any precision.
+func (c *compiler) px(i int) int {
+	features := c.net.Nodes[i].Op == core.OpGlobalAvgPool
+	for _, u := range c.users[i] {
+		features = features && c.net.Nodes[u].Op == core.OpLinear
+	}
+	if features {
+		return pixelBytes
+	}
+	return c.e.px
 }
 
 // fleeting says whether a node's output need not be kept: one convolution reads it, right after it is made, and it can be made
@@ -190,7 +206,7 @@ func (c *compiler) gradient(i int) (t *tensor, add bool) {
 		if u := c.convs[c.gradientOf(i)]; u != nil {
 			halo = u.gradHalo()
 		}
-		c.grads[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+		c.grads[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo, c.px(i))
 	}
 	t = c.grads[i]
 	add = t.contributors > 0

@@ -9,8 +9,11 @@ import (
 	"github.com/lockstep-ml/lockstep/core"
 )
 
-// Numerics names the arithmetic of this engine, whatever kernels and threads it uses.
-const Numerics = "float32 fused blocks of 16, version 2"
+// Numerics and NumericsBF16 name the arithmetic of this engine at either precision, whatever kernels and threads it uses.
+const (
+	Numerics     = "float32 fused blocks of 16, version 2"
+	NumericsBF16 = "bf16 pairs into float32 sums, blocks of 16, version 1"
+)
 
 // Engine is a network compiled for one batch size and resolution. Its methods may not run concurrently.
 //
@@ -20,6 +23,10 @@ type Engine struct {
 	net   *core.Network
 	cfg   core.CompileConfig
 	kern  *kernels
+	bf    *bfKernels // nil in float32
+	act   *passes    // over activations and their gradients
+	math  arithmetic // of the convolutions
+	px    int        // bytes of a pixel of an activation
 	pool  *pool
 	arena []float32
 	free  func() error // gives the arena back
@@ -59,6 +66,13 @@ type scratch struct {
 	pixel     pixelArgs
 	pool      poolArgs
 	vector    vector
+	bf        *bfKernels
+	bfConv    bfConvArgs
+	bfWgrad   bfWgradArgs
+	bfPair    bfPairArgs
+	bfWeight  bfWeightArgs
+	room      []float32 // what an item of work may use till its end, see take
+	used      int       // bytes of it
 	_         [64]byte
 }
 
@@ -73,17 +87,25 @@ const sgdChunk = 1 << 14
 
 var errClosed = errors.New("cpu: the engine is closed")
 
-// New compiles net. It fails when the configuration is not valid, when the network cannot take the resolution, or
-// when LOCKSTEP_SIMD asks for kernels that the machine cannot run.
+// New compiles net. It fails when the configuration is not valid, when the network cannot take the resolution, when
+// LOCKSTEP_SIMD asks for kernels that the machine cannot run, and with ErrNoBF16 when it cannot run that precision.
 func New(net *core.Network, cfg core.CompileConfig) (*Engine, error) {
+	if cfg.Precision == core.BF16 {
+		bf, err := requireBF()
+		if err != nil {
+			return nil, err
+		}
+		return newEngine(net, cfg, bf.like, bf)
+	}
 	k, err := choose()
 	if err != nil {
 		return nil, err
 	}
-	return newEngine(net, cfg, k)
+	return newEngine(net, cfg, k, nil)
 }
 
-func newEngine(net *core.Network, cfg core.CompileConfig, k *kernels) (*Engine, error) {
+// newEngine compiles for bf16 where there are kernels for it, for float32 else.
+func newEngine(net *core.Network, cfg core.CompileConfig, k *kernels, bf *bfKernels) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -91,7 +113,14 @@ func newEngine(net *core.Network, cfg core.CompileConfig, k *kernels) (*Engine, 
 		cfg.Threads = runtime.GOMAXPROCS(0)
 	}
 	e := &Engine{net: net, cfg: cfg, kern: k, pool: newPool(cfg.Threads), state: core.NewState[float32](net),
-		finals: map[int][]core.Param{}, scratch: make([]scratch, cfg.Threads)}
+		finals: map[int][]core.Param{}, scratch: make([]scratch, cfg.Threads), bf: bf}
+	e.math, e.act, e.px = floats{k}, &k.passes, pixelBytes
+	if bf != nil {
+		e.math, e.act, e.px = halves{bf}, &bf.passes, bfPixelBytes
+		for i := range e.scratch {
+			e.scratch[i].bf = bf
+		}
+	}
 	if err := compile(e); err != nil {
 		return nil, err
 	}
@@ -104,11 +133,15 @@ func newEngine(net *core.Network, cfg core.CompileConfig, k *kernels) (*Engine, 
 
 // Info describes the engine.
 func (e *Engine) Info() core.EngineInfo {
-	return core.EngineInfo{
+	info := core.EngineInfo{
 		Name:       fmt.Sprintf("cpu, %d threads, %s", e.cfg.Threads, e.kern.name),
 		Numerics:   Numerics,
 		ArenaBytes: int64(len(e.arena)) * 4,
 	}
+	if e.bf != nil {
+		info.Name, info.Numerics = fmt.Sprintf("cpu, %d threads, bf16 by %s", e.cfg.Threads, e.bf.name), NumericsBF16
+	}
+	return info
 }
 
 // SetState copies s into the engine.
@@ -251,6 +284,11 @@ func (e *Engine) updateChunk(item, thread int) {
 	e.kern.sgd(a)
 }
 
+func (e *Engine) lay(r relay, thread int) {
+	e.scratch[thread].used = 0
+	r.conv.math.relay(e, r.conv, r.block, thread)
+}
+
 func (e *Engine) planRelays() {
 	for _, u := range e.convs {
 		for b := range u.outCB {
@@ -258,7 +296,7 @@ func (e *Engine) planRelays() {
 		}
 	}
 	e.sgdJob = e.updateChunk
-	e.relayJob = func(item, thread int) { e.relays[item].conv.relay(e, e.relays[item].block, thread) }
+	e.relayJob = func(item, thread int) { e.lay(e.relays[item], thread) }
 }
 
 // relayState lays the parameters out as the kernels want them.

@@ -29,10 +29,21 @@ type result struct {
 	loss   float64
 }
 
-// train takes steps on one engine from a state drawn from a seed.
+// train takes steps on one engine from a state drawn from a seed, in float32.
 func train(t *testing.T, net *core.Network, cfg core.CompileConfig, k *kernels, steps int) result {
 	t.Helper()
-	e, err := newEngine(net, cfg, k)
+	return trainAt(t, net, cfg, k, nil, steps)
+}
+
+// trainBF does in bf16.
+func trainBF(t *testing.T, net *core.Network, cfg core.CompileConfig, k *bfKernels, steps int) result {
+	t.Helper()
+	return trainAt(t, net, cfg, k.like, k, steps)
+}
+
+func trainAt(t *testing.T, net *core.Network, cfg core.CompileConfig, k *kernels, bf *bfKernels, steps int) result {
+	t.Helper()
+	e, err := newEngine(net, cfg, k, bf)
 	if err != nil {
 		t.Fatal(err)
 	}

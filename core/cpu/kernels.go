@@ -26,17 +26,8 @@ type kernels struct {
 	wgrad, wgradPair, wgradRow func(a *wgradArgs)
 	wgradImage                 func(a *wgradArgs, taps, blocks int)
 
-	// stats: res = [first pixel K, sum of y-K, sum of (y-K)^2].
-	stats func(a *ewArgs)
-	// apply: out = y*scale + shift (+ a) (then ReLU); index 1 for the shortcut a, 2 for ReLU.
-	apply [4]func(a *ewArgs)
-	// reduce*: res = [sum of g, sum of g*(y-mean)]. reduceZ masks g where y*scale+shift is not above 0;
-	// reduceA where a is not above 0, and writes the masked g back.
-	reduce, reduceZ, reduceA func(a *ewArgs)
-	// dx: out = A*g + (B*(y-mean) + C); dxZ masks g first as reduceZ does.
-	dx, dxZ func(a *ewArgs)
-	// accumulate: out += a.
-	accumulate func(a *ewArgs)
+	passes
+
 	// sgd updates n weights: v = momentum*v + (decay*w + g), w = w + negLR*v.
 	sgd func(a *sgdArgs)
 
@@ -48,6 +39,21 @@ type kernels struct {
 	// maxPool writes the maxima of windows: the first of equal ones, and a NaN above all. maxPoolGradient adds each output pixel's
 	// gradient to the window's first pixel that equals the maximum.
 	maxPool, maxPoolGradient func(a *poolArgs)
+}
+
+// passes are the kernels over pixels of one format: y, a, g and out are float32 or bf16, coef and res float32 in either case.
+type passes struct {
+	// stats: res = [first pixel K, sum of y-K, sum of (y-K)^2].
+	stats func(a *ewArgs)
+	// apply: out = y*scale + shift (+ a) (then ReLU); index 1 for the shortcut a, 2 for ReLU.
+	apply [4]func(a *ewArgs)
+	// reduce*: res = [sum of g, sum of g*(y-mean)]. reduceZ masks g where y*scale+shift is not above 0;
+	// reduceA where a is not above 0, and writes the masked g back.
+	reduce, reduceZ, reduceA func(a *ewArgs)
+	// dx: out = A*g + (B*(y-mean) + C); dxZ masks g first as reduceZ does.
+	dx, dxZ func(a *ewArgs)
+	// accumulate: out += a.
+	accumulate func(a *ewArgs)
 }
 
 const (
@@ -132,6 +138,14 @@ func (k *kernels) blocks() int {
 		return 2
 	}
 	return 1
+}
+
+// allTiles covers h x w pixels, by the blocks of a tile.
+func (k *kernels) allTiles(h, w int) (out [3][]tile) {
+	for blocks := 1; blocks <= k.blocks(); blocks++ {
+		out[blocks] = k.tiles(h, w, blocks)
+	}
+	return out
 }
 
 // rowTiles covers h x w pixels by pieces of rows, of equal length or nearly so.

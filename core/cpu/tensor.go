@@ -10,13 +10,14 @@ type buffer struct {
 	data        []float32
 }
 
-// tensor is an activation or its gradient: [image][channel block][h + 2 halo][w + 2 halo][16 channels]. The halo
+// tensor is an activation or its gradient, of float32 or bf16: [image][channel block][h + 2 halo][w + 2 halo][16 channels]. The halo
 // and the lanes behind the last channel hold zeros: who writes an image writes its halo.
 type tensor struct {
 	images       int
 	c, blocks    int
 	h, w         int
 	halo         int
+	px           int // bytes of a pixel: pixelBytes, or bfPixelBytes
 	row          int // bytes from one row to the next
 	block        int // bytes of a channel block
 	image        int // bytes of an image
@@ -57,13 +58,13 @@ func (e *Engine) slot(t *tensor, image, thread int) int {
 	return thread*e.slots.group + image - e.slots.from[image]
 }
 
-func newTensor(images, c, h, w, halo int) *tensor {
-	t := &tensor{images: images, c: c, blocks: blocksOf(c), h: h, w: w, halo: halo}
-	t.row = (w + 2*halo) * pixelBytes
+func newTensor(images, c, h, w, halo, px int) *tensor {
+	t := &tensor{images: images, c: c, blocks: blocksOf(c), h: h, w: w, halo: halo, px: px}
+	t.row = (w + 2*halo) * px
 	t.block = (h + 2*halo) * t.row
 	t.image = t.blocks * t.block
-	t.firstPixel = halo*t.row + halo*pixelBytes
-	t.buf = &buffer{len: images * t.image / 4, first: -1}
+	t.firstPixel = halo*t.row + halo*px
+	t.buf = &buffer{len: (images*t.image/4 + arenaAlign - 1) / arenaAlign * arenaAlign, first: -1}
 	return t
 }
 
@@ -81,11 +82,6 @@ func (t *tensor) start(image, block int) unsafe.Pointer {
 	return unsafe.Add(t.base(), image*t.image+block*t.block)
 }
 
-// pixel points to one pixel.
-func (t *tensor) pixel(image, block, y, x int) *vector {
-	return vec(t.at(image, block), y*t.row+x*pixelBytes)
-}
-
 // zeroHalo clears the border of one block.
 func (t *tensor) zeroHalo(image, block int) {
 	if t.halo == 0 {
@@ -95,7 +91,7 @@ func (t *tensor) zeroHalo(image, block int) {
 	edge := t.halo * t.row / 4
 	clear(unsafe.Slice((*float32)(p), edge))
 	clear(unsafe.Slice((*float32)(unsafe.Add(p, t.block-4*edge)), edge))
-	side := t.halo * pixelBytes
+	side := t.halo * t.px
 	for y := range t.h {
 		r := unsafe.Add(p, (t.halo+y)*t.row)
 		clear(unsafe.Slice((*float32)(r), side/4))
