@@ -23,14 +23,21 @@ func benchCommand() *cobra.Command {
 type engineBench struct {
 	Arch            string  `json:"arch"`
 	Engine          string  `json:"engine"`
+	Precision       string  `json:"precision"`
 	Batch           int     `json:"batch"`
 	ImagesPerSecond float64 `json:"images_per_second"` // median step
 	GFLOPS          float64 `json:"gflops"`            // 6 FLOP a multiply-add and image: forward, and twice that backward
 	LossDeviation   float64 `json:"loss_deviation"`    // of two images, from the float64 reference, relative
 }
 
-// maxLossDeviation is what the check before timing lets pass: a hundred times what float32 needs.
-const maxLossDeviation = 1e-3
+// maxLossDeviation is what the check before timing lets pass: a hundred times what float32 needs, and for bf16 what batch statistics over
+// two images make of a rounding to 8 bits.
+func maxLossDeviation(p core.Precision) float64 {
+	if p == core.BF16 {
+		return 0.1
+	}
+	return 1e-3
+}
 
 func benchEngine() *cobra.Command {
 	var arch, precision string
@@ -42,14 +49,12 @@ func benchEngine() *cobra.Command {
 		Example: "  lockstep bench engine --arch cifar-resnet20 --batch 128 --threads 2 --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if precision != "fp32" {
-				return fmt.Errorf("--precision %s: this build's engine computes in fp32", precision)
-			}
 			net, err := resnet.Build(arch, 0)
 			if err != nil {
 				return err
 			}
-			r, err := timeEngine(net, batch, threads, steps)
+			cfg := core.CompileConfig{Batch: batch, Resolution: net.Resolution, Threads: threads, Precision: core.Precision(precision)}
+			r, err := timeEngine(net, cfg, steps)
 			if err != nil {
 				return err
 			}
@@ -64,7 +69,7 @@ func benchEngine() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
 	f.IntVar(&batch, "batch", 128, "images of a step")
-	f.StringVar(&precision, "precision", "fp32", "arithmetic: fp32")
+	f.StringVar(&precision, "precision", string(core.FP32), "arithmetic: fp32 or bf16")
 	f.IntVar(&threads, "threads", 0, "cores; 0: all")
 	f.IntVar(&steps, "steps", 7, "steps to time, after one to warm up")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
@@ -84,15 +89,17 @@ func synthetic(net *core.Network, n int) core.Batch {
 }
 
 // checkEngine compares the loss of two images with the reference's.
-func checkEngine(net *core.Network, threads int) (float64, error) {
-	cfg := core.CompileConfig{Batch: 2, Resolution: net.Resolution, Threads: threads}
+func checkEngine(net *core.Network, cfg core.CompileConfig) (float64, error) {
+	cfg.Batch = 2
 	b := synthetic(net, 2)
 	engine, err := cpu.New(net, cfg)
 	if err != nil {
 		return 0, err
 	}
 	defer engine.Close() // nothing is lost by it
-	ref, err := reference.New[float64](net, cfg)
+	exact := cfg
+	exact.Precision = core.FP32
+	ref, err := reference.New[float64](net, exact)
 	if err != nil {
 		return 0, err
 	}
@@ -106,7 +113,7 @@ func checkEngine(net *core.Network, threads int) (float64, error) {
 		return 0, err
 	}
 	dev := math.Abs(got-want) / math.Abs(want)
-	if !(dev <= maxLossDeviation) {
+	if !(dev <= maxLossDeviation(cfg.Precision)) {
 		return dev, fmt.Errorf("the engine's loss is %v, the reference's %v: not timing a wrong result", got, want)
 	}
 	return dev, nil
@@ -122,15 +129,16 @@ func lossOf[F core.Float](net *core.Network, e core.Engine[F], b core.Batch) (fl
 	return m.LossSum, err
 }
 
-func timeEngine(net *core.Network, batch, threads, steps int) (*engineBench, error) {
+func timeEngine(net *core.Network, cfg core.CompileConfig, steps int) (*engineBench, error) {
+	batch := cfg.Batch
 	if batch < 1 || steps < 1 {
 		return nil, fmt.Errorf("--batch %d and --steps %d must be positive", batch, steps)
 	}
-	dev, err := checkEngine(net, threads)
+	dev, err := checkEngine(net, cfg)
 	if err != nil {
 		return nil, err
 	}
-	engine, err := cpu.New(net, core.CompileConfig{Batch: batch, Resolution: net.Resolution, Threads: threads})
+	engine, err := cpu.New(net, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -164,5 +172,5 @@ func timeEngine(net *core.Network, batch, threads, steps int) (*engineBench, err
 		total += float64(m)
 	}
 	rate := float64(batch) / took[len(took)/2].Seconds()
-	return &engineBench{Arch: net.Name, Engine: engine.Info().Name, Batch: batch, ImagesPerSecond: rate, GFLOPS: rate * 6 * total / 1e9, LossDeviation: dev}, nil
+	return &engineBench{Arch: net.Name, Engine: engine.Info().Name, Precision: string(cfg.Precision), Batch: batch, ImagesPerSecond: rate, GFLOPS: rate * 6 * total / 1e9, LossDeviation: dev}, nil
 }
