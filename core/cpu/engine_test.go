@@ -256,8 +256,20 @@ func near(t testing.TB, name string, got []float32, want []float64, share float6
 }
 
 func TestNoAllocation(t *testing.T) {
+	for _, p := range []core.Precision{core.FP32, core.BF16} {
+		t.Run(string(p), func(t *testing.T) {
+			if err := Check(p); err != nil {
+				t.Skip(err)
+			}
+			noAllocation(t, core.CompileConfig{Batch: 8, Resolution: 16, Threads: 2, Precision: p})
+		})
+	}
+}
+
+func noAllocation(t *testing.T, cfg core.CompileConfig) {
+	t.Helper()
 	net := build(t, "cifar-resnet8", 10)
-	e, err := New(net, core.CompileConfig{Batch: 8, Resolution: 16, Threads: 2})
+	e, err := New(net, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
