@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"fmt"
 	"math"
 )
@@ -24,14 +25,39 @@ type CompileConfig struct {
 	Threads int
 	// EvalOnly leaves out what only Train and Update need.
 	EvalOnly bool
+	// Precision is the arithmetic; empty means FP32. An engine refuses what it cannot do.
+	Precision Precision
+}
+
+// Precision says what activations, their gradients and the weights of the convolutions are kept in. Sums, statistics, gradients of
+// weights and the weights that an update works on have float32's precision, or more, in either case.
+type Precision string
+
+// The precisions, by the names that users give.
+const (
+	FP32 Precision = "fp32"
+	BF16 Precision = "bf16"
+)
+
+// Validate reports a name that is none.
+func (p Precision) Validate() error {
+	switch p {
+	case "", FP32, BF16:
+		return nil
+	}
+	return fmt.Errorf("precision %q: the precisions are %s and %s", string(p), FP32, BF16)
 }
 
 // Validate reports every fault at once.
 func (c CompileConfig) Validate() error {
+	var errs []error
 	if c.Batch < 1 || c.Resolution < 1 || c.Threads < 0 {
-		return fmt.Errorf("engine: batch %d, resolution %d, threads %d: the first two must be positive, the last not negative", c.Batch, c.Resolution, c.Threads)
+		errs = append(errs, fmt.Errorf("engine: batch %d, resolution %d, threads %d: the first two must be positive, the last not negative", c.Batch, c.Resolution, c.Threads))
 	}
-	return nil
+	if err := c.Precision.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("engine: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 // CheckCompile reports what keeps an engine from being compiled, and gives every node's output shape: what an

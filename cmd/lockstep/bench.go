@@ -26,6 +26,7 @@ func benchCommand() *cobra.Command {
 type engineBench struct {
 	Arch            string  `json:"arch"`
 	Engine          string  `json:"engine"`
+	Precision       string  `json:"precision"`
 	Batch           int     `json:"batch"`
 	Threads         int     `json:"threads"`
 	ImagesPerSecond float64 `json:"images_per_second"` // median step
@@ -77,7 +78,7 @@ The peak is that of fused multiply-adds in registers, measured just before: one 
 	f := cmd.Flags()
 	f.StringVar(&o.arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
 	f.IntVar(&o.batch, "batch", 128, "images of a step")
-	f.StringVar(&o.precision, "precision", "fp32", "arithmetic: fp32")
+	f.StringVar(&o.precision, "precision", string(core.FP32), "arithmetic: fp32 or bf16")
 	f.IntVar(&o.threads, "threads", 0, "cores; 0: all")
 	f.IntVar(&o.steps, "steps", 7, "steps to time, after one to warm up")
 	f.BoolVar(&o.layers, "layers", false, "time every pass of every layer too, beside the limits of arithmetic and memory")
@@ -90,8 +91,8 @@ The peak is that of fused multiply-adds in registers, measured just before: one 
 
 // network checks the options and builds what they name.
 func (o *benchOptions) network() (*core.Network, error) {
-	if o.precision != "fp32" {
-		return nil, fmt.Errorf("--precision %s: this build's engine computes in fp32", o.precision)
+	if err := core.Precision(o.precision).Validate(); err != nil {
+		return nil, fmt.Errorf("--precision: %w", err)
 	}
 	if o.batch < 1 || o.steps < 1 || o.threads < 0 {
 		return nil, fmt.Errorf("--batch %d and --steps %d must be positive, --threads %d not negative", o.batch, o.steps, o.threads)
@@ -108,12 +109,12 @@ func runEngineBench(o benchOptions) (*engineBench, error) {
 	if err != nil {
 		return nil, err
 	}
-	engine, err := cpu.New(net, core.CompileConfig{Batch: o.batch, Resolution: net.Resolution, Threads: o.threads})
+	engine, err := cpu.New(net, core.CompileConfig{Batch: o.batch, Resolution: net.Resolution, Threads: o.threads, Precision: core.Precision(o.precision)})
 	if err != nil {
 		return nil, err
 	}
 	defer engine.Close() // nothing is lost by it
-	dev, err := checkEngine(net, o.threads)
+	dev, err := checkEngine(net, o.threads, core.Precision(o.precision))
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func runEngineBench(o benchOptions) (*engineBench, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &engineBench{Arch: net.Name, Engine: engine.Info().Name, Batch: o.batch, Threads: o.threads, ArenaBytes: engine.Info().ArenaBytes, deviation: dev,
+	r := &engineBench{Arch: net.Name, Engine: engine.Info().Name, Precision: o.precision, Batch: o.batch, Threads: o.threads, ArenaBytes: engine.Info().ArenaBytes, deviation: dev,
 		PeakGFLOPS: limits.FLOPS() / 1e9, TogetherGFLOPS: limits.TogetherFLOPS / 1e9}
 	return r, r.time(net, engine, o, limits)
 }

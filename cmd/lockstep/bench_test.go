@@ -22,7 +22,7 @@ func TestBenchEngine(t *testing.T) {
 	args := []string{"bench", "engine", "--arch", "cifar-resnet8", "--batch", "8", "--threads", "1", "--steps", "1"}
 	var r engineBench
 	lockstep(t, 0, append(args, "--json")...).lastLine(&r)
-	if !(r.ImagesPerSecond > 0 && r.GFLOPS > 0 && r.passes()) || r.Batch != 8 || r.Threads != 1 || r.Layers != nil {
+	if !(r.ImagesPerSecond > 0 && r.GFLOPS > 0 && r.within(allowances[core.FP32])) || r.Batch != 8 || r.Threads != 1 || r.Layers != nil {
 		t.Errorf("bench engine: %+v", r)
 	}
 	if !(r.PeakGFLOPS > 0 && r.TogetherGFLOPS > 0) || r.ShareOfPeak != r.GFLOPS/r.PeakGFLOPS {
@@ -157,11 +157,11 @@ func TestCheck(t *testing.T) {
 	try := func(e core.Engine[float32]) (deviation, error) {
 		return compare(net, e, ref, synthetic(net, cfg.Batch, cfg.Resolution), 1)
 	}
-	if d, err := try(engine); err != nil || !d.passes() {
+	if d, err := try(engine); err != nil || !d.within(allowances[core.FP32]) {
 		t.Errorf("a right engine: %+v, %v", d, err)
 	}
 	for _, at := range []int{first.Offset, last.Offset + last.Len - 1} {
-		if d, err := try(crooked{engine, at}); err != nil || d.passes() {
+		if d, err := try(crooked{engine, at}); err != nil || d.within(allowances[core.FP32]) {
 			t.Errorf("an engine whose gradient %d is wrong: %+v, %v", at, d, err)
 		}
 	}
@@ -176,16 +176,16 @@ func TestSettle(t *testing.T) {
 		}
 		return good, nil
 	}
-	if d, err := settle(unlucky); err != nil || d != good || tries != 2 {
+	if d, err := settle(allowances[core.FP32], unlucky); err != nil || d != good || tries != 2 {
 		t.Errorf("wrong with one seed of several: %+v, %v after %d tries", d, err, tries)
 	}
 	for _, d := range []deviation{bad, {Loss: math.NaN()}, {Loss: 1e-3}, {Last: 1e-2}} {
-		if _, err := settle(func(uint64) (deviation, error) { return d, nil }); err == nil || !strings.Contains(err.Error(), "not timing a wrong result") {
+		if _, err := settle(allowances[core.FP32], func(uint64) (deviation, error) { return d, nil }); err == nil || !strings.Contains(err.Error(), "not timing a wrong result") {
 			t.Errorf("wrong with every seed: %v", err)
 		}
 	}
 	broken := errors.New("broken")
-	if _, err := settle(func(uint64) (deviation, error) { return good, broken }); !errors.Is(err, broken) {
+	if _, err := settle(allowances[core.FP32], func(uint64) (deviation, error) { return good, broken }); !errors.Is(err, broken) {
 		t.Errorf("an engine that fails: %v", err)
 	}
 }

@@ -18,16 +18,21 @@ type deviation struct {
 	Last  float64 `json:"last_gradient_deviation"`
 }
 
-// What the check lets pass: ten times what float32 needs, or more.
-const (
-	maxLossDeviation     = 1e-5
-	maxGradientDeviation = 1e-4
-	checkTries           = 3
-)
+// allowance is the largest deviation of the loss and of the gradients that the check lets pass.
+type allowance struct{ loss, gradient float64 }
 
-// passes is false for a NaN too.
-func (d deviation) passes() bool {
-	return d.Loss <= maxLossDeviation && d.First <= maxGradientDeviation && d.Last <= maxGradientDeviation
+// allowances are ten times what float32 needs, or more, and a few times what bf16 does, which
+// rounds every activation to 8 bits and so opens or shuts some ReLUs.
+var allowances = map[core.Precision]allowance{
+	core.FP32: {1e-5, 1e-4},
+	core.BF16: {0.02, 0.5},
+}
+
+const checkTries = 3
+
+// within is false for a NaN too.
+func (d deviation) within(a allowance) bool {
+	return d.Loss <= a.loss && d.First <= a.gradient && d.Last <= a.gradient
 }
 
 // checkImages and checkResolution keep the reference to seconds; the latter suits every network.
@@ -36,33 +41,34 @@ const checkImages = 2
 func checkResolution(net *core.Network) int { return min(net.Resolution, 64) }
 
 // checkEngine compares loss and gradients with the reference's.
-func checkEngine(net *core.Network, threads int) (deviation, error) {
-	cfg := core.CompileConfig{Batch: checkImages, Resolution: checkResolution(net), Threads: threads}
+func checkEngine(net *core.Network, threads int, p core.Precision) (deviation, error) {
+	cfg := core.CompileConfig{Batch: checkImages, Resolution: checkResolution(net), Threads: threads, Precision: p}
 	engine, err := cpu.New(net, cfg)
 	if err != nil {
 		return deviation{}, err
 	}
 	defer engine.Close() // nothing is lost by it
+	cfg.Precision = core.FP32
 	ref, err := reference.New[float64](net, cfg)
 	if err != nil {
 		return deviation{}, err
 	}
 	defer ref.Close() // nothing is lost by it
-	return settle(func(seed uint64) (deviation, error) {
+	return settle(allowances[p], func(seed uint64) (deviation, error) {
 		return compare(net, engine, ref, synthetic(net, cfg.Batch, cfg.Resolution), seed)
 	})
 }
 
 // settle tries several weights until one gives a deviation that passes: a single ReLU that a rounding error flips moves a gradient by a
 // hundredth, but an engine that is wrong is wrong with all weights.
-func settle(try func(seed uint64) (deviation, error)) (d deviation, err error) {
+func settle(a allowance, try func(seed uint64) (deviation, error)) (d deviation, err error) {
 	for seed := range uint64(checkTries) {
-		if d, err = try(seed + 1); err != nil || d.passes() {
+		if d, err = try(seed + 1); err != nil || d.within(a) {
 			return d, err
 		}
 	}
 	return d, fmt.Errorf("beside the reference, the engine's loss is off by %.1e (%.0e is allowed) and the gradient of the first and of the last weights by %.1e and %.1e (%.0e): "+
-		"not timing a wrong result; LOCKSTEP_SIMD=generic tells whether it is the vector kernels", d.Loss, maxLossDeviation, d.First, d.Last, maxGradientDeviation)
+		"not timing a wrong result; LOCKSTEP_SIMD=generic tells whether it is the vector kernels", d.Loss, a.loss, d.First, d.Last, a.gradient)
 }
 
 // steady draws weights by He's initialisation and biases that open most ReLUs wide and shut the rest: every fourth channel. With

@@ -16,7 +16,7 @@ import (
 
 // evalOptions are the flags of lockstep eval.
 type evalOptions struct {
-	settings *settings // arch, data, mean, std, resolution, classes, skip-damaged
+	settings *settings // arch, data, mean, std, resolution, classes, precision, skip-damaged
 	weights  string
 	split    string
 	batch    int
@@ -38,7 +38,7 @@ func evalCommand() *cobra.Command {
 		Use:   "eval --weights FILE|DIR --data PATH",
 		Short: "Evaluate weights on images",
 		Long: `Evaluates weights on a split of a data set: top-1, top-5 and mean cross-entropy.
-A checkpoint or a run's folder brings its own network and normalisation; a .safetensors file needs --arch.`,
+A checkpoint or a run's folder brings its own network, normalisation and precision; a .safetensors file needs --arch.`,
 		Example: `  lockstep eval --weights runs/mine --data cifar10.tar.gz
   lockstep eval --arch cifar-resnet20 --weights w.safetensors --data cifar10.tar.gz --split test --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`,
 		Args: cobra.NoArgs,
@@ -50,7 +50,7 @@ A checkpoint or a run's folder brings its own network and normalisation; a .safe
 		},
 	}
 	f := cmd.Flags()
-	for _, name := range []string{"arch", "data", "mean", "std", "resolution", "classes", "skip-damaged"} {
+	for _, name := range []string{"arch", "data", "mean", "std", "resolution", "classes", "precision", "skip-damaged"} {
 		f.AddFlag(o.settings.flags.Lookup(name))
 	}
 	f.StringVar(&o.weights, "weights", "", "a .safetensors file, a checkpoint, or a run's folder (its newest checkpoint)")
@@ -120,7 +120,7 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 		}
 	}
 	transform := s.transform(net, false)
-	cfg := core.CompileConfig{Batch: o.batch, Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true}
+	cfg := core.CompileConfig{Batch: o.batch, Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true, Precision: core.Precision(s.precision)}
 	engine, err := cpu.New(net, cfg)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func TestBadSettings(t *testing.T) {
 		{[]string{"--batch", "100", "--replica-batch", "32"}, []string{"--batch 100", "32", "96 and 128"}},
 		{[]string{"--batch", "0"}, []string{"--batch 0"}},
 		{[]string{"--workers", "0"}, []string{"--workers 0"}},
-		{[]string{"--precision", "bf16"}, []string{"bf16", "fp32"}},
+		{[]string{"--precision", "fp8"}, []string{"fp8", "fp32", "bf16"}},
 		{[]string{"--wire", "8"}, []string{"--wire 8", "32", "16"}},
 		{[]string{"--schedule", "cosine"}, []string{"cosine", "plateau"}},
 		{[]string{"--epochs", "2"}, []string{"--steps", "--epochs"}},

@@ -62,7 +62,7 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		tellDamaged(o.log, d.damaged())
 		return f.close()
 	})
-	engine, err := cpu.New(net, core.CompileConfig{Batch: s.replicaBatch, Resolution: train.Resolution, Threads: o.threads})
+	engine, err := cpu.New(net, core.CompileConfig{Batch: s.replicaBatch, Resolution: train.Resolution, Threads: o.threads, Precision: core.Precision(s.precision)})
 	if errors.Is(err, cpu.ErrMemory) {
 		err = fmt.Errorf("--replica-batch %d: %w", s.replicaBatch, err)
 	}

@@ -58,7 +58,7 @@ func newSettings() *settings {
 	f.StringVar(&s.warmup, "warmup", "", "linear warm-up in front of the schedule: "+warmupHelp)
 	f.Float64Var(&s.momentum, "momentum", 0.9, "momentum of SGD")
 	f.Float64Var(&s.weightDecay, "weight-decay", 1e-4, "weight decay, on every parameter")
-	f.StringVar(&s.precision, "precision", "fp32", "arithmetic of the engine: fp32")
+	f.StringVar(&s.precision, "precision", string(core.FP32), precisionHelp)
 	f.IntVar(&s.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
 	f.StringVar(&s.initFrom, "init", "", "start from these weights (.safetensors or .ckpt) instead of He initialisation")
 	f.IntVar(&s.classes, "classes", 0, "classes of the network; 0: those of the data set")
@@ -73,8 +73,9 @@ func newSettings() *settings {
 }
 
 const (
-	scheduleHelp = "constant, steps:AT,AT (divide by 10 at each AT: a step, 30e for epochs, 60% of the run), or plateau[:patience=5,threshold=0] (divide by 10 when the validation error stands still)"
-	warmupHelp   = "LENGTH[@RATE][,hold], e.g. 5e, 400@0.01, or 400@0.01,hold"
+	precisionHelp = "arithmetic of the engine: fp32, or bf16 for activations, their gradients and weights in 16 bits, with sums and updates in float32"
+	scheduleHelp  = "constant, steps:AT,AT (divide by 10 at each AT: a step, 30e for epochs, 60% of the run), or plateau[:patience=5,threshold=0] (divide by 10 when the validation error stands still)"
+	warmupHelp    = "LENGTH[@RATE][,hold], e.g. 5e, 400@0.01, or 400@0.01,hold"
 )
 
 // values gives every setting as text.
@@ -212,8 +213,8 @@ func (s *settings) validate() error {
 	if _, err := coordinator.ParseSpan(s.evalEvery); err != nil {
 		bad("--eval-every: %w", err)
 	}
-	if s.precision != "fp32" {
-		bad("--precision %s: this build's engine computes in fp32", s.precision)
+	if err := core.Precision(s.precision).Validate(); err != nil {
+		bad("--precision: %w", err)
 	}
 	if s.wire != 32 && s.wire != 16 {
 		bad("--wire %d: gradients travel in 32 or 16 bits", s.wire)

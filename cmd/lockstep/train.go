@@ -20,6 +20,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/core/cpu"
 )
 
 func trainCommand() *cobra.Command {
@@ -41,6 +43,9 @@ Ctrl-C ends the run in good order; --resume goes on with it, with any number of 
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.open(cmd); err != nil {
 				return err
+			}
+			if err := cpu.Check(core.Precision(o.settings.precision)); errors.Is(err, cpu.ErrNoBF16) { // before anything is written
+				return fmt.Errorf("--precision %s: %w", o.settings.precision, err)
 			}
 			return coordinate(cmd, o, &localCrew{o: o, threads: threads, stderr: cmd.ErrOrStderr()})
 		},

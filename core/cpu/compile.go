@@ -26,6 +26,7 @@ type compiler struct {
 	ahead   []fetch            // what the last normalisation's pass reads from memory
 	apart   bool               // the next step must not join the last
 	touched []*buffer
+	roomLen int // bytes of room that a thread needs
 	now     int // index of the step being added; parts of a step share it, so that their buffers do not overlap
 }
 
@@ -64,6 +65,7 @@ func compile(e *Engine) ([]*buffer, error) {
 	e.groups = c.groups
 	e.slots = newSlots(c.groups, e.cfg.Batch, e.cfg.Threads)
 	c.lower()
+	e.roomBytes = c.roomLen
 	e.memory = e.measure(plan(c.touched))
 	return c.touched, nil
 }
@@ -159,12 +161,24 @@ func (c *compiler) value(i int) *tensor {
 	}
 	s := c.shapes[i]
 	if c.fleeting(i) {
-		c.values[i] = newTensor(c.e.slots.number, s.C, s.H, s.W, halo)
+		c.values[i] = newTensor(c.e.slots.number, s.C, s.H, s.W, halo, c.px(i))
 		c.values[i].fleeting = true
 	} else {
-		c.values[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+		c.values[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo, c.px(i))
 	}
 	return c.values[i]
+}
+
+// px is the bytes of a pixel of a node's output. The features that only the fully connected layer reads are float32 at any precision.
+func (c *compiler) px(i int) int {
+	features := c.net.Nodes[i].Op == core.OpGlobalAvgPool
+	for _, u := range c.users[i] {
+		features = features && c.net.Nodes[u].Op == core.OpLinear
+	}
+	if features {
+		return pixelBytes
+	}
+	return c.e.px
 }
 
 // fleeting says whether a node's output need not be kept: one convolution reads it, right after it is made, and it can be made
@@ -186,7 +200,7 @@ func (c *compiler) gradient(i int) (t *tensor, add bool) {
 		if u := c.convs[c.gradientOf(i)]; u != nil {
 			halo = u.gradHalo()
 		}
-		c.grads[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo)
+		c.grads[i] = newTensor(c.e.cfg.Batch, s.C, s.H, s.W, halo, c.px(i))
 	}
 	t = c.grads[i]
 	add = t.contributors > 0

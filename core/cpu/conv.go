@@ -9,55 +9,68 @@ import (
 // gemm is one blocked sum of products over taps that yields a grid of output pixels: a convolution's forward pass,
 // or one phase of its backward pass.
 type gemm struct {
-	taps    []int     // byte offsets in the source image, relative to the pixel under the first tap
-	window  []int     // backward: the weights behind the taps of one block, as kh*k + kw
-	lanes   int       // source lanes a tap
-	rows    bool      // the taps come in threes, for convRow
-	chunk   int       // taps
-	tiles   [3][]tile // by the output blocks of a tile
-	inBase  int       // bytes from the source image's start
-	inRow   int
-	outBase int // bytes from pixel (0, 0) of the output block
+	src     source
+	at      []spot // what the taps read for the first output pixel
+	window  []int  // backward: the weights behind the taps of one block, as kh*k + kw
+	lanes   int    // source lanes a tap
+	h, w    int    // output pixels
+	outBase int    // bytes from pixel (0, 0) of the output block
 	outPix  int
 	outRow  int
 	weights int // first weight of output block 0
 	wBlock  int // weights of one output block
+	scheme
 }
 
-// cover sets the tiles for h x w output pixels.
-func (m *gemm) cover(k *kernels, h, w int) {
-	for blocks := 1; blocks <= k.blocks(); blocks++ {
-		if m.rows {
-			m.tiles[blocks] = k.rowTiles(h, w, len(m.taps)*m.lanes)
-		} else {
-			m.tiles[blocks] = k.tiles(h, w, blocks, len(m.taps)*m.lanes)
-		}
-	}
+// source is what taps read of an image: planes of rows, each a channel block or, with a stride, a part of one.
+type source struct{ planes, rows, cols, px int }
+
+// spot is a pixel of a source.
+type spot struct{ plane, row, col int }
+
+// scheme is how an arithmetic goes about the sums of a gemm.
+type scheme struct {
+	taps   []int // byte offsets, relative to the pixel under the first tap
+	chunk  int   // taps
+	rows   bool  // the taps come in threes, for convRow
+	strips []strip
+	inRow  int
+	pitch  int // from one plane of a strip's source to the next, where it is in room
+	low    int // the first row of the source that a strip's first row reads, and how many rows more than it has itself it reads
+	reach  int
 }
 
-// run computes output blocks b to b + blocks-1 of one image; outBlock is the distance of two blocks in the output.
-func (m *gemm) run(k *kernels, s *scratch, src, out unsafe.Pointer, w []float32, b, blocks, outBlock int, add bool) {
-	if len(m.taps) == 0 && add {
-		return
+// strip is some rows of the output, and its tiles by their output blocks.
+type strip struct {
+	span
+	tiles [3][]tile
+}
+
+// offsets turns spots into bytes from the source's start, the planes pitch apart and counted from a row on.
+func (m *gemm) offsets(pitch, row, px int) (out []int) {
+	for _, p := range m.at {
+		out = append(out, p.plane*pitch+((p.row-row)*m.src.cols+p.col)*px)
 	}
-	a := &s.conv
-	a.taps, a.ntaps, a.lanes, a.add = unsafe.Pointer(unsafe.SliceData(m.taps)), len(m.taps), m.lanes, 0
-	if add {
-		a.add = 1
-	}
-	a.inRow, a.outPix, a.outRow, a.chunk = m.inRow, m.outPix, m.outRow, m.chunk
-	a.w, a.wBlock, a.outBlock = unsafe.Pointer(unsafe.SliceData(w[m.weights+b*m.wBlock:])), 4*m.wBlock, outBlock
-	for i, t := range m.tiles[blocks] {
-		a.ahead, a.aheadStep = s.ahead.piece(a.w, i, len(m.tiles[blocks]), t.count*len(m.taps)*m.lanes)
-		a.tiles, a.inTile, a.outTile = t.count, t.rows*m.inRow, t.rows*m.outRow
-		a.in = unsafe.Add(src, m.inBase+t.y*m.inRow+t.x*pixelBytes)
-		a.out = unsafe.Add(out, m.outBase+t.y*m.outRow+t.x*m.outPix)
-		if m.rows {
-			k.convRow(a, t.cols)
-		} else {
-			k.conv(a, t.rows, t.cols, blocks)
-		}
-	}
+	return out
+}
+
+// arithmetic is what a convolution multiplies: float32s, or bf16s into float32s.
+type arithmetic interface {
+	// inLanes is how many lanes the weights of an image's only input block have, where that has so many channels.
+	inLanes(channels int) int
+	// items cuts the output blocks of one image into items of work, for a pass that sums a window's taps in so many grids.
+	items(blocks, taps, grids int) []span
+	// weightBytes is what so many weights take as the kernels want them.
+	weightBytes(n int) int
+	// settle plans the sums of m, and gives the bytes of a thread's room that multiply takes.
+	settle(m *gemm) int
+	// multiply computes output blocks of one image; outBlock is the distance of two of them.
+	multiply(s *scratch, m *gemm, src, out unsafe.Pointer, w []float32, blocks span, outBlock int, add bool)
+	// relay lays out the weights of an output block: for the forward pass, and where there is one for the backward pass.
+	relay(e *Engine, u *convUnit, ob, thread int)
+	// settleSums plans the gradient of the weights, sumTile computes it for a tile of channels over a group of images.
+	settleSums(u *convUnit) (taps []tapRun, room int)
+	sumTile(e *Engine, u *convUnit, t channelTile, group, thread int)
 }
 
 // threes says whether a pass that writes so many blocks of 16 channels goes by rows of the window: a single block cannot share a
@@ -73,6 +86,7 @@ func (u *convUnit) threes(lanesIn, blocksOut int) bool {
 // plane is a convolution of dy with the taps that reach the plane, written to every s-th pixel.
 type convUnit struct {
 	param          core.Param
+	math           arithmetic
 	k, s, p        int
 	in, y          *tensor
 	src            *tensor // what the taps read: in, or the planes of it
@@ -90,7 +104,7 @@ type convUnit struct {
 	weights            weightGrad
 	inCB, outCB, kk    int
 	inLanes            int
-	xTaps              []int
+	outs, ins          []span // output blocks, input blocks of the items of a pass
 	laying             laying
 }
 
@@ -107,12 +121,14 @@ func (u *convUnit) chunkOf(lanesIn int) int {
 	return chunkTaps
 }
 
-func newConv(p core.Param, nd core.Node, in, y *tensor) *convUnit {
-	u := &convUnit{param: p, k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: in, y: y, src: in}
+func newConv(p core.Param, nd core.Node, in, y *tensor, math arithmetic) *convUnit {
+	u := &convUnit{param: p, math: math, k: nd.Kernel, s: nd.Stride, p: nd.Pad, in: in, y: y, src: in}
 	u.inCB, u.outCB, u.kk, u.inLanes = in.blocks, y.blocks, u.k*u.k, lanes
 	if in.blocks == 1 {
-		u.inLanes = in.c
+		u.inLanes = math.inLanes(in.c)
 	}
+	u.outs = math.items(u.outCB, u.kk, 1)
+	u.ins = math.items(u.inCB, u.kk, min(u.s, u.k)*min(u.s, u.k))
 	u.planLaying()
 	if u.s > 1 {
 		u.split()
@@ -142,34 +158,48 @@ func (u *convUnit) split() {
 		}
 	}
 	h, w := (u.in.h+2*u.p+u.s-1)/u.s, (u.in.w+2*u.p+u.s-1)/u.s
-	u.planeBytes = h * w * pixelBytes
-	u.src = newTensor(u.in.images, u.in.c, h*len(u.planes), w, 0)
+	u.planeBytes = h * w * u.in.px
+	u.src = newTensor(u.in.images, u.in.c, h*len(u.planes), w, 0, u.in.px)
 }
 
-// tapOffset is where tap (kh, kw) of an input block reads, from the source image's start.
-func (u *convUnit) tapOffset(block, kh, kw int) int {
+// source describes what the taps of the forward pass and of the weights' gradient read.
+func (u *convUnit) source() source {
 	if u.planes == nil {
-		return block*u.src.block + (u.in.halo-u.p+kh)*u.src.row + (u.in.halo-u.p+kw)*pixelBytes
+		return tensorSource(u.src)
+	}
+	return source{u.inCB * len(u.planes), u.planeBytes / u.src.row, u.src.w, u.src.px}
+}
+
+func tensorSource(t *tensor) source {
+	return source{t.blocks, t.h + 2*t.halo, t.w + 2*t.halo, t.px}
+}
+
+// tapPlace is where tap (kh, kw) of an input block reads.
+func (u *convUnit) tapPlace(block, kh, kw int) spot {
+	if u.planes == nil {
+		return spot{block, u.in.halo - u.p + kh, u.in.halo - u.p + kw}
 	}
 	want, at := kh%u.s*u.s+kw%u.s, 0
 	for u.planes[at] != want {
 		at++
 	}
-	return block*u.src.block + at*u.planeBytes + kh/u.s*u.src.row + kw/u.s*pixelBytes
+	return spot{block*len(u.planes) + at, kh / u.s, kw / u.s}
 }
 
-func (u *convUnit) planForward(k *kernels) {
+// planForward gives the bytes of a thread's room that the pass takes.
+func (u *convUnit) planForward() (room int) {
+	m := gemm{src: u.source(), lanes: u.inLanes, h: u.y.h, w: u.y.w, outPix: u.y.px, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
+	m.chunk, m.rows = u.chunkOf(u.inLanes), u.threes(u.inLanes, u.outCB)
 	for b := range u.inCB {
 		for kh := range u.k {
 			for kw := range u.k {
-				u.xTaps = append(u.xTaps, u.tapOffset(b, kh, kw))
+				m.at = append(m.at, u.tapPlace(b, kh, kw))
 			}
 		}
 	}
-	u.fwd = gemm{taps: u.xTaps, lanes: u.inLanes, chunk: u.chunkOf(u.inLanes), rows: u.threes(u.inLanes, u.outCB),
-		inRow: u.src.row, outPix: pixelBytes, outRow: u.y.row, wBlock: u.inCB * u.kk * u.inLanes * lanes}
-	u.fwd.cover(k, u.y.h, u.y.w)
-	u.lenFwd = u.outCB * u.fwd.wBlock
+	room = u.math.settle(&m)
+	u.fwd, u.lenFwd = m, u.outCB*m.wBlock
+	return max(room, 4*(u.kk*u.inLanes*lanes+blockLen)) // relay's
 }
 
 // gradHalo is the border that the backward pass wants round dy.
@@ -199,29 +229,31 @@ func (u *convUnit) phases(n int) []phase {
 	return out
 }
 
-func (u *convUnit) planBackward(k *kernels) {
+// planBackward gives the bytes of a thread's room that the pass takes.
+func (u *convUnit) planBackward() (room int) {
 	at := 0
 	for _, v := range u.phases(u.in.h) {
 		for _, h := range u.phases(u.in.w) {
-			m := gemm{lanes: lanes, chunk: u.chunkOf(lanes), rows: u.threes(lanes, u.inCB), inRow: u.dy.row, outPix: u.s * pixelBytes, outRow: u.s * u.dx.row,
-				inBase:  u.dy.firstPixel + v.from*u.dy.row + h.from*pixelBytes,
-				outBase: v.first*u.dx.row + h.first*pixelBytes, weights: at}
+			m := gemm{src: tensorSource(u.dy), lanes: lanes, h: v.count, w: h.count, outBase: v.first*u.dx.row + h.first*u.dx.px,
+				outPix: u.s * u.dx.px, outRow: u.s * u.dx.row, weights: at}
+			m.chunk, m.rows = u.chunkOf(lanes), u.threes(lanes, u.inCB)
 			for b := range u.outCB {
 				m.window = m.window[:0]
 				for kh := v.tap; kh < u.k; kh += u.s {
 					for kw := h.tap + (u.k-1-h.tap)/u.s*u.s; h.tap <= kw && kw < u.k; kw -= u.s { // from left to right in dy
 						m.window = append(m.window, kh*u.k+kw)
-						m.taps = append(m.taps, b*u.dy.block-kh/u.s*u.dy.row-kw/u.s*pixelBytes)
+						m.at = append(m.at, spot{b, u.dy.halo + v.from - kh/u.s, u.dy.halo + h.from - kw/u.s})
 					}
 				}
 			}
-			m.cover(k, v.count, h.count)
-			m.wBlock = len(m.taps) * blockLen
+			m.wBlock = len(m.at) * blockLen
 			at += u.inCB * m.wBlock
+			room = max(room, u.math.settle(&m))
 			u.bwd = append(u.bwd, m)
 		}
 	}
-	u.lenBwd = at + 1
+	u.lenBwd = at + 2*lanes
+	return room
 }
 
 // splitImage fills the planes of one image's block.
@@ -247,32 +279,21 @@ func (u *convUnit) splitImage(e *Engine, item, thread int) {
 		if r1-r0 < hp || c1-c0 < wp {
 			clear(unsafe.Slice((*float32)(dst), u.planeBytes/4))
 		}
-		*a = pixelArgs{in: unsafe.Add(u.in.at(image, block), (y+r0*u.s)*u.in.row+(x+c0*u.s)*pixelBytes), inPix: u.s * pixelBytes, inRow: u.s * u.in.row,
-			out: unsafe.Add(dst, r0*u.src.row+c0*pixelBytes), outPix: pixelBytes, outRow: u.src.row,
-			rows: r1 - r0, cols: c1 - c0, lanes: lanes}
+		*a = pixelArgs{in: unsafe.Add(u.in.at(image, block), (y+r0*u.s)*u.in.row+(x+c0*u.s)*u.in.px), inPix: u.s * u.in.px, inRow: u.s * u.in.row,
+			out: unsafe.Add(dst, r0*u.src.row+c0*u.src.px), outPix: u.src.px, outRow: u.src.row,
+			rows: r1 - r0, cols: c1 - c0, lanes: u.src.px / 4} // as float32s, whatever they are
 		if a.rows > 0 && a.cols > 0 {
 			e.kern.copyPixels(a)
 		}
 	}
 }
 
-// blockRuns is how many items the output blocks of one image make, some of them two at a time.
-func blockRuns(k *kernels, blocks int) int { return (blocks + k.blocks() - 1) / k.blocks() }
-
-// blockRun gives the first block of an item and how many blocks it has.
-func blockRun(k *kernels, i, blocks int) (first, n int) {
-	first = i * k.blocks()
-	return first, min(k.blocks(), blocks-first)
-}
-
 func (u *convUnit) forward(e *Engine, item, thread int) {
-	runs := blockRuns(e.kern, u.outCB)
-	image := item / runs
-	first, n := blockRun(e.kern, item%runs, u.outCB)
-	s := &e.scratch[thread]
-	s.ahead.set(e, u.fwdAhead, image, item%runs, runs)
-	u.fwd.run(e.kern, s, u.src.start(e.slot(u.src, image, thread), 0), u.y.at(image, first), u.wFwd, first, n, u.y.block, false)
-	for b := first; b < first+n; b++ {
+	image, i := item/len(u.outs), item%len(u.outs)
+	s, r := &e.scratch[thread], u.outs[i]
+	s.ahead.set(e, u.fwdAhead, image, i, len(u.outs))
+	u.math.multiply(s, &u.fwd, u.src.start(e.slot(u.src, image, thread), 0), u.y.at(image, r.from), u.wFwd, r, u.y.block, false)
+	for b := r.from; b < r.from+r.n; b++ {
 		u.y.zeroHalo(image, b)
 		if u.stats != nil && e.training {
 			u.stats.gather(e, image, b, thread)
@@ -281,15 +302,13 @@ func (u *convUnit) forward(e *Engine, item, thread int) {
 }
 
 func (u *convUnit) backwardData(e *Engine, item, thread int) {
-	runs := blockRuns(e.kern, u.inCB)
-	image := item / runs
-	first, n := blockRun(e.kern, item%runs, u.inCB)
-	for b := first; b < first+n && !u.addDX; b++ {
+	image, i := item/len(u.ins), item%len(u.ins)
+	s, r := &e.scratch[thread], u.ins[i]
+	for b := r.from; b < r.from+r.n && !u.addDX; b++ {
 		u.dx.zeroHalo(image, b)
 	}
-	s := &e.scratch[thread]
-	s.ahead.set(e, u.bwdAhead, image, item%runs, runs)
+	s.ahead.set(e, u.bwdAhead, image, i, len(u.ins))
 	for i := range u.bwd {
-		u.bwd[i].run(e.kern, s, u.dy.start(image, 0), u.dx.at(image, first), u.wBwd, first, n, u.dx.block, u.addDX)
+		u.math.multiply(s, &u.bwd[i], u.dy.start(image, 0), u.dx.at(image, r.from), u.wBwd, r, u.dx.block, u.addDX)
 	}
 }

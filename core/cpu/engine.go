@@ -9,22 +9,30 @@ import (
 	"github.com/lockstep-ml/lockstep/core"
 )
 
-// Numerics names the arithmetic of this engine, whatever kernels and threads it uses.
-const Numerics = "float32 fused blocks of 16, version 2"
+// Numerics and NumericsBF16 name the arithmetic of this engine at either precision, whatever kernels and threads it uses.
+const (
+	Numerics     = "float32 fused blocks of 16, version 2"
+	NumericsBF16 = "bf16 pairs into float32 sums, blocks of 16, version 1"
+)
 
 // Engine is a network compiled for one batch size and resolution. Its methods may not run concurrently.
 //
 // The rejected designs: a graph executor that walks the nodes for every batch (it allocates, and it cannot
 // fuse), and one goroutine for each piece of work (starting them costs more than a small layer takes).
 type Engine struct {
-	net    *core.Network
-	cfg    core.CompileConfig
-	kern   *kernels
-	pool   *pool
-	arena  []float32
-	free   func() error // gives the arena back
-	memory Memory
-	state  *core.State[float32]
+	net       *core.Network
+	cfg       core.CompileConfig
+	kern      *kernels
+	bf        *bfKernels // nil in float32
+	act       *passes    // over activations and their gradients
+	math      arithmetic // of the convolutions
+	px        int        // bytes of a pixel of an activation
+	pool      *pool
+	arena     []float32
+	free      func() error // gives the arena back
+	memory    Memory
+	roomBytes int // of every thread's room
+	state     *core.State[float32]
 
 	fwd, bwd []step
 	finals   map[int][]core.Param // by backward step
@@ -62,6 +70,13 @@ type scratch struct {
 	pixel     pixelArgs
 	pool      poolArgs
 	vector    vector
+	bf        *bfKernels
+	bfConv    bfConvArgs
+	bfWgrad   bfWgradArgs
+	bfPair    bfPairArgs
+	bfWeight  bfWeightArgs
+	room      []float32 // what an item of work may use till its end, see take
+	used      int       // bytes of it
 	_         [64]byte
 }
 
@@ -77,22 +92,36 @@ const sgdChunk = 1 << 14
 var errClosed = errors.New("cpu: the engine is closed")
 
 // New compiles net. It fails when the configuration is not valid, when the network cannot take the resolution, when LOCKSTEP_SIMD asks
-// for kernels that the machine cannot run, or, with a *MemoryError and before it takes any, when memory does not suffice.
+// for kernels that the machine cannot run, with ErrNoBF16 when it cannot run that precision, and with ErrMemory, before it takes any, when
+// memory does not suffice.
 func New(net *core.Network, cfg core.CompileConfig) (*Engine, error) {
-	k, err := choose()
+	k, bf, err := chooseFor(cfg.Precision)
 	if err != nil {
 		return nil, err
 	}
-	return newEngine(net, cfg, k)
+	return newEngine(net, cfg, k, bf)
 }
 
-func newEngine(net *core.Network, cfg core.CompileConfig, k *kernels) (*Engine, error) {
-	return newEngineWithin(net, cfg, k, availableMemory)
+// chooseFor picks the kernels for a precision; bf is nil for float32.
+func chooseFor(p core.Precision) (k *kernels, bf *bfKernels, err error) {
+	if p == core.BF16 {
+		if bf, err = requireBF(); err != nil {
+			return nil, nil, err
+		}
+		return bf.like, bf, nil
+	}
+	k, err = choose()
+	return k, nil, err
 }
 
-// newEngineWithin asks available how many bytes there are, if anybody knows.
-func newEngineWithin(net *core.Network, cfg core.CompileConfig, k *kernels, available func() (int64, bool)) (*Engine, error) {
-	e, buffers, err := lay(net, cfg, k)
+func newEngine(net *core.Network, cfg core.CompileConfig, k *kernels, bf *bfKernels) (*Engine, error) {
+	return newEngineWithin(net, cfg, k, bf, availableMemory)
+}
+
+// newEngineWithin compiles for bf16 where there are kernels for it, for float32 else. It asks available how many bytes there are, if
+// anybody knows.
+func newEngineWithin(net *core.Network, cfg core.CompileConfig, k *kernels, bf *bfKernels, available func() (int64, bool)) (*Engine, error) {
+	e, buffers, err := lay(net, cfg, k, bf)
 	if err != nil {
 		return nil, err
 	}
@@ -108,14 +137,18 @@ func newEngineWithin(net *core.Network, cfg core.CompileConfig, k *kernels, avai
 }
 
 // lay makes an engine that has its program, and the plan of its memory, but no memory.
-func lay(net *core.Network, cfg core.CompileConfig, k *kernels) (*Engine, []*buffer, error) {
+func lay(net *core.Network, cfg core.CompileConfig, k *kernels, bf *bfKernels) (*Engine, []*buffer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
 	if cfg.Threads == 0 {
 		cfg.Threads = runtime.GOMAXPROCS(0)
 	}
-	e := &Engine{net: net, cfg: cfg, kern: k, pool: newPool(cfg.Threads), finals: map[int][]core.Param{}, scratch: make([]scratch, cfg.Threads)}
+	e := &Engine{net: net, cfg: cfg, kern: k, pool: newPool(cfg.Threads), finals: map[int][]core.Param{}, scratch: make([]scratch, cfg.Threads), bf: bf}
+	e.math, e.act, e.px = floats{k}, &k.passes, pixelBytes
+	if bf != nil {
+		e.math, e.act, e.px = halves{bf}, &bf.passes, bfPixelBytes
+	}
 	buffers, err := compile(e)
 	return e, buffers, err
 }
@@ -133,6 +166,9 @@ func (e *Engine) allocate(buffers []*buffer) (err error) {
 	for _, u := range e.norms {
 		u.allocate()
 	}
+	for i := range e.scratch {
+		e.scratch[i].bf, e.scratch[i].room = e.bf, aligned(e.roomBytes/4)
+	}
 	e.slots.allocate(e.groups, e.cfg.Batch)
 	for _, list := range [][]step{e.fwd, e.bwd} {
 		for i := range list {
@@ -146,11 +182,15 @@ func (e *Engine) allocate(buffers []*buffer) (err error) {
 
 // Info describes the engine.
 func (e *Engine) Info() core.EngineInfo {
-	return core.EngineInfo{
+	info := core.EngineInfo{
 		Name:       fmt.Sprintf("cpu, %d threads, %s", e.cfg.Threads, e.kern.name),
 		Numerics:   Numerics,
 		ArenaBytes: int64(len(e.arena)) * 4,
 	}
+	if e.bf != nil {
+		info.Name, info.Numerics = fmt.Sprintf("cpu, %d threads, bf16 by %s", e.cfg.Threads, e.bf.name), NumericsBF16
+	}
+	return info
 }
 
 // SetState copies s into the engine.
@@ -293,6 +333,11 @@ func (e *Engine) updateChunk(item, thread int) {
 	e.kern.sgd(a)
 }
 
+func (e *Engine) lay(r relay, thread int) {
+	e.scratch[thread].used = 0
+	r.conv.math.relay(e, r.conv, r.block, thread)
+}
+
 func (e *Engine) planRelays() {
 	for _, u := range e.convs {
 		for b := range u.outCB {
@@ -300,7 +345,7 @@ func (e *Engine) planRelays() {
 		}
 	}
 	e.sgdJob = e.updateChunk
-	e.relayJob = func(item, thread int) { e.relays[item].conv.relay(e, e.relays[item].block, thread) }
+	e.relayJob = func(item, thread int) { e.lay(e.relays[item], thread) }
 }
 
 // relayState lays the parameters out as the kernels want them.

@@ -29,10 +29,21 @@ type result struct {
 	loss   float64
 }
 
-// train takes steps on one engine from a state drawn from a seed.
+// train takes steps on one engine from a state drawn from a seed, in float32.
 func train(t *testing.T, net *core.Network, cfg core.CompileConfig, k *kernels, steps int) result {
 	t.Helper()
-	e, err := newEngine(net, cfg, k)
+	return trainAt(t, net, cfg, k, nil, steps)
+}
+
+// trainBF does in bf16.
+func trainBF(t *testing.T, net *core.Network, cfg core.CompileConfig, k *bfKernels, steps int) result {
+	t.Helper()
+	return trainAt(t, net, cfg, k.like, k, steps)
+}
+
+func trainAt(t *testing.T, net *core.Network, cfg core.CompileConfig, k *kernels, bf *bfKernels, steps int) result {
+	t.Helper()
+	e, err := newEngine(net, cfg, k, bf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,8 +256,20 @@ func near(t testing.TB, name string, got []float32, want []float64, share float6
 }
 
 func TestNoAllocation(t *testing.T) {
+	for _, p := range []core.Precision{core.FP32, core.BF16} {
+		t.Run(string(p), func(t *testing.T) {
+			if err := Check(p); err != nil {
+				t.Skip(err)
+			}
+			noAllocation(t, core.CompileConfig{Batch: 8, Resolution: 16, Threads: 2, Precision: p})
+		})
+	}
+}
+
+func noAllocation(t *testing.T, cfg core.CompileConfig) {
+	t.Helper()
 	net := build(t, "cifar-resnet8", 10)
-	e, err := New(net, core.CompileConfig{Batch: 8, Resolution: 16, Threads: 2})
+	e, err := New(net, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

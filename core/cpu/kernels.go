@@ -26,17 +26,8 @@ type kernels struct {
 	wgrad, wgradPair, wgradRow func(a *wgradArgs)
 	wgradImage                 func(a *wgradArgs, taps, blocks int)
 
-	// stats: res = [first pixel K, sum of y-K, sum of (y-K)^2].
-	stats func(a *ewArgs)
-	// apply: out = y*scale + shift (+ a) (then ReLU); index 1 for the shortcut a, 2 for ReLU.
-	apply [4]func(a *ewArgs)
-	// reduce*: res = [sum of g, sum of g*(y-mean)]. reduceZ masks g where y*scale+shift is not above 0;
-	// reduceA where a is not above 0, and writes the masked g back.
-	reduce, reduceZ, reduceA func(a *ewArgs)
-	// dx: out = A*g + (B*(y-mean) + C); dxZ masks g first as reduceZ does.
-	dx, dxZ func(a *ewArgs)
-	// accumulate: out += a.
-	accumulate func(a *ewArgs)
+	passes
+
 	// sgd updates n weights: v = momentum*v + (decay*w + g), w = w + negLR*v.
 	sgd func(a *sgdArgs)
 
@@ -51,6 +42,21 @@ type kernels struct {
 	// peak does nothing but multiply and add in registers: a.rounds times peakLanes products and sums.
 	peak      func(a *peakArgs)
 	peakLanes int
+}
+
+// passes are the kernels over pixels of one format: y, a, g and out are float32 or bf16, coef and res float32 in either case.
+type passes struct {
+	// stats: res = [first pixel K, sum of y-K, sum of (y-K)^2].
+	stats func(a *ewArgs)
+	// apply: out = y*scale + shift (+ a) (then ReLU); index 1 for the shortcut a, 2 for ReLU.
+	apply [4]func(a *ewArgs)
+	// reduce*: res = [sum of g, sum of g*(y-mean)]. reduceZ masks g where y*scale+shift is not above 0;
+	// reduceA where a is not above 0, and writes the masked g back.
+	reduce, reduceZ, reduceA func(a *ewArgs)
+	// dx: out = A*g + (B*(y-mean) + C); dxZ masks g first as reduceZ does.
+	dx, dxZ func(a *ewArgs)
+	// accumulate: out += a.
+	accumulate func(a *ewArgs)
 }
 
 const (
@@ -156,6 +162,14 @@ func (k *kernels) blocks() int {
 		return 2
 	}
 	return 1
+}
+
+// allTiles covers h x w pixels, by the blocks of a tile.
+func (k *kernels) allTiles(h, w, products int) (out [3][]tile) {
+	for blocks := 1; blocks <= k.blocks(); blocks++ {
+		out[blocks] = k.tiles(h, w, blocks, products)
+	}
+	return out
 }
 
 // rowTiles covers h x w pixels by pieces of rows, of equal length or nearly so; products is how many each pixel takes.

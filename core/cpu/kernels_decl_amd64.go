@@ -446,6 +446,9 @@ func maxPoolGradient_avx2(a *poolArgs)
 //go:noescape
 func peak_avx2(a *peakArgs)
 
+// peakChains is how many vectors of sums the peak kernels keep.
+const peakChains = 14
+
 // convavx512 holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].
 var convavx512 = [2][4][14]func(*convArgs){
 	0: {
@@ -474,6 +477,3 @@ var convavx2 = [2][1][14]func(*convArgs){
 
 // convRowavx2 holds the kernels of whole window rows: [cols-1].
 var convRowavx2 = [...]func(*convArgs){convRow1_avx2, convRow2_avx2, convRow3_avx2, convRow4_avx2, convRow5_avx2, convRow6_avx2}
-
-// peakChains is how many vectors of sums the peak kernels keep.
-const peakChains = 14

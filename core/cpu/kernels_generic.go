@@ -8,20 +8,22 @@ import (
 
 var genericKernels = (&kernels{
 	name: "generic", minCols: 28, maxCols: 28, maxRows: 1, maxPix: [3]int{1: 28}, maxRow: 28,
-	conv: convGeneric, convRow: convRowGeneric, wgrad: wgradGeneric, stats: statsGeneric,
-	apply: [4]func(*ewArgs){
-		func(a *ewArgs) { applyGeneric(a, false, false) },
-		func(a *ewArgs) { applyGeneric(a, true, false) },
-		func(a *ewArgs) { applyGeneric(a, false, true) },
-		func(a *ewArgs) { applyGeneric(a, true, true) },
+	conv: convGeneric, convRow: convRowGeneric, wgrad: wgradGeneric,
+	passes: passes{stats: statsGeneric,
+		apply: [4]func(*ewArgs){
+			func(a *ewArgs) { applyGeneric(a, false, false) },
+			func(a *ewArgs) { applyGeneric(a, true, false) },
+			func(a *ewArgs) { applyGeneric(a, false, true) },
+			func(a *ewArgs) { applyGeneric(a, true, true) },
+		},
+		reduce:     func(a *ewArgs) { reduceGeneric(a, false, false) },
+		reduceZ:    func(a *ewArgs) { reduceGeneric(a, true, false) },
+		reduceA:    func(a *ewArgs) { reduceGeneric(a, false, true) },
+		dx:         func(a *ewArgs) { dxGeneric(a, false) },
+		dxZ:        func(a *ewArgs) { dxGeneric(a, true) },
+		accumulate: accumulateGeneric,
 	},
-	reduce:     func(a *ewArgs) { reduceGeneric(a, false, false) },
-	reduceZ:    func(a *ewArgs) { reduceGeneric(a, true, false) },
-	reduceA:    func(a *ewArgs) { reduceGeneric(a, false, true) },
-	dx:         func(a *ewArgs) { dxGeneric(a, false) },
-	dxZ:        func(a *ewArgs) { dxGeneric(a, true) },
-	accumulate: accumulateGeneric,
-	sgd:        sgdGeneric,
+	sgd: sgdGeneric,
 
 	transpose: transposeGeneric, image: imageGeneric,
 	copyPixels:      func(a *pixelArgs) { pixelsGeneric(a, false) },
@@ -48,8 +50,10 @@ func fma32(x, y, z float32) float32 {
 // smallestNormal is 2^-126, the smallest normal float32, as a float64's bits.
 const smallestNormal = (1023 - 126) << 52
 
-func fmaToOdd(x, y, z float32) float32 {
-	p, c := float64(x)*float64(y), float64(z)
+func fmaToOdd(x, y, z float32) float32 { return float32(sumToOdd(float64(x)*float64(y), float64(z))) }
+
+// sumToOdd is p + c rounded to odd: where bits are lost, the last bit that stays is set.
+func sumToOdd(p, c float64) float64 {
 	s := p + c
 	b := s - p
 	e := (p - (s - b)) + (c - b) // the part of p+c that s lost (Knuth's two-sum); NaN when s is no number
@@ -63,7 +67,7 @@ func fmaToOdd(x, y, z float32) float32 {
 			s = math.Float64frombits(bits)
 		}
 	}
-	return float32(s)
+	return s
 }
 
 type vector = [lanes]float32

@@ -34,21 +34,6 @@ func (u *convUnit) canonical(values []float32, ib, ob int) (first *float32, rows
 	return &values[u.param.Offset+(ob*u.in.c+ib)*lanes*u.kk], rows, cols
 }
 
-// relay lays out the weights of output block ob: for the forward pass, and where there is one for the backward pass.
-func (u *convUnit) relay(e *Engine, ob, thread int) {
-	block := u.kk * u.inLanes * lanes
-	for ib := range u.inCB {
-		w := u.wFwd[ob*u.fwd.wBlock+ib*block:][:block]
-		if u.kk > 1 {
-			clear(w) // in order, so that the memory is fetched ahead: the columns go here and there in it
-		}
-		u.relayForward(e, ob, ib, thread, w)
-		for i := range u.bwd {
-			u.relayBackward(e, ob, ib, thread, w, &u.bwd[i])
-		}
-	}
-}
-
 // relayForward fills w, a pair of blocks, from the canonical layout. Lanes without a channel stay zero.
 func (u *convUnit) relayForward(e *Engine, ob, ib, thread int, w []float32) {
 	from, rows, cols := u.canonical(e.state.Params, ib, ob)
@@ -60,14 +45,12 @@ func (u *convUnit) relayForward(e *Engine, ob, ib, thread int, w []float32) {
 	}
 }
 
-// relayBackward transposes w, which relayForward has just filled, into the weights of one phase.
-func (u *convUnit) relayBackward(e *Engine, ob, ib, thread int, w []float32, m *gemm) {
+// square transposes tap t of w, which relayForward has filled, to a 16x16 block of the backward pass.
+func (u *convUnit) square(e *Engine, t, thread int, w []float32, out *float32) {
 	a := &e.scratch[thread].transpose
-	for j, t := range m.window {
-		*a = transposeArgs{in: unsafe.Pointer(&w[t*u.inLanes*lanes]), out: unsafe.Pointer(&u.wBwd[m.weights+ib*m.wBlock+(ob*len(m.window)+j)*blockLen]),
-			rows: u.inLanes, cols: lanes, rowAt: unsafe.Pointer(&u.laying.squares[0]), colAt: unsafe.Pointer(&u.laying.squares[0])}
-		e.kern.transpose(a)
-	}
+	*a = transposeArgs{in: unsafe.Pointer(&w[t*u.inLanes*lanes]), out: unsafe.Pointer(out),
+		rows: u.inLanes, cols: lanes, rowAt: unsafe.Pointer(&u.laying.squares[0]), colAt: unsafe.Pointer(&u.laying.squares[0])}
+	e.kern.transpose(a)
 }
 
 // writeGradient brings a pair of blocks of sums to the canonical layout.

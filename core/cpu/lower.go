@@ -27,8 +27,12 @@ func (c *compiler) lowerNode(i int, nd core.Node) {
 
 func (c *compiler) lowerInput(i int) {
 	u := &inputUnit{out: c.value(i)}
+	c.room(roomForRows(1, u.out))
 	c.forward(perImage("input", u.out.blocks, c.job(u.forward)), u.out)
 }
+
+// room asks for so many bytes of room on every thread.
+func (c *compiler) room(bytes int) { c.roomLen = max(c.roomLen, bytes) }
 
 // job binds an engine to a unit's method.
 func (c *compiler) job(f func(e *Engine, item, thread int)) func(item, thread int) {
@@ -37,22 +41,22 @@ func (c *compiler) job(f func(e *Engine, item, thread int)) func(item, thread in
 }
 
 func (c *compiler) lowerConv(i int, nd core.Node) {
-	u := newConv(c.params[nd.Name+".weight"], nd, c.values[nd.Inputs[0]], c.value(i))
+	u := newConv(c.params[nd.Name+".weight"], nd, c.values[nd.Inputs[0]], c.value(i), c.e.math)
 	c.convs[i] = u
 	c.e.convs = append(c.e.convs, u)
-	c.convForward(u, nd.Name, perImage(nd.Name, blockRuns(c.e.kern, u.outCB), c.job(u.forward)))
+	c.convForward(u, nd.Name, perImage(nd.Name, len(u.outs), c.job(u.forward)))
 	c.undo = append(c.undo, func() {
 		u.dy = c.grads[i]
 		if nd.Inputs[0] != 0 {
 			u.dx, u.addDX = c.gradient(nd.Inputs[0])
 		}
-		c.convBackward(u, nd.Inputs[0], nd.Name, perImage(nd.Name+" data", blockRuns(c.e.kern, u.inCB), c.job(u.backwardData)))
+		c.convBackward(u, nd.Inputs[0], nd.Name, perImage(nd.Name+" data", len(u.ins), c.job(u.backwardData)))
 	})
 }
 
 // convForward adds the steps of a convolution, of which run computes the products.
 func (c *compiler) convForward(u *convUnit, name string, run step) {
-	u.planForward(c.e.kern)
+	c.room(u.planForward())
 	if u.planes != nil {
 		c.forward(perImage(name+" split", u.inCB, c.job(u.splitImage)), u.in, u.src)
 	}
@@ -64,7 +68,7 @@ func (c *compiler) convForward(u *convUnit, name string, run step) {
 // same step where the sums are few, so that dy is still in the cache; else it is left for later, and the steps over images join on.
 func (c *compiler) convBackward(u *convUnit, in int, name string, data step) {
 	if u.dx != nil {
-		u.planBackward(c.e.kern)
+		c.room(u.planBackward())
 		u.bwdAhead = c.takeAhead()
 		if before := c.units[in]; before != nil {
 			u.bwdAhead = fetching(u.bwdAhead, true, before.y, before.out)
@@ -78,13 +82,13 @@ func (c *compiler) convBackward(u *convUnit, in int, name string, data step) {
 	w.x = x
 	together := u.y.images == c.e.cfg.Batch && u.inCB*u.outCB*u.kk <= maxTogether
 	if !together {
-		u.planWeightGradient(nil)
+		c.room(u.planWeightGradient(nil))
 		c.pending = append(c.pending, func() {
 			c.backward(fixed(name+" weights", len(w.groups)*len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), x, u.dy)
 			c.touch(w.partial)
 		})
 	} else {
-		u.planWeightGradient(c.groups)
+		c.room(u.planWeightGradient(c.groups))
 		c.backward(perGroup(name+" weights", len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), x, u.dy)
 		c.touch(w.partial)
 	}
@@ -105,7 +109,7 @@ func (c *compiler) takeAhead() []fetch {
 // makeAgain adds a part that makes a node's fleeting output once more, and gives the tensor.
 func (c *compiler) makeAgain(node int, name string) *tensor {
 	u := c.units[node]
-	u.again = newTensor(c.e.slots.number, u.out.c, u.out.h, u.out.w, u.out.halo)
+	u.again = newTensor(c.e.slots.number, u.out.c, u.out.h, u.out.w, u.out.halo, u.out.px)
 	u.again.fleeting = true
 	c.backward(perImage(name+" again", u.y.blocks, c.job(u.applyAgain)), u.y, u.again)
 	return u.again
@@ -163,7 +167,7 @@ func (c *compiler) normBackward(u *normUnit, end, from, short int, name string) 
 	dy, add := c.gradient(from)
 	u.dy = dy
 	if add { // somebody else reads the normalisation's input too
-		u.dy = newTensor(dy.images, dy.c, dy.h, dy.w, 0)
+		u.dy = newTensor(dy.images, dy.c, dy.h, dy.w, 0, dy.px)
 	}
 	c.backward(perImage(name+" backward", u.y.blocks, c.job(u.backward)), u.y, u.dOut, u.dy)
 	c.ahead = fetching(nil, false, u.y, u.dOut)
@@ -186,8 +190,9 @@ func (c *compiler) pass(src, dst *tensor, add bool, name string) {
 func (c *compiler) share(g *tensor, node int, name string) {
 	if u := c.convs[node]; c.grads[node] == nil && (u == nil || u.gradHalo() == g.halo) && !g.lent {
 		g.lent = true
-		c.grads[node] = &tensor{images: g.images, c: g.c, blocks: g.blocks, h: g.h, w: g.w, halo: g.halo, row: g.row, block: g.block,
-			image: g.image, buf: g.buf, firstPixel: g.firstPixel, contributors: 1}
+		same := *g
+		same.lent, same.contributors = false, 1
+		c.grads[node] = &same
 		return
 	}
 	dst, add := c.gradient(node)
@@ -209,6 +214,7 @@ func (c *compiler) lowerAdd(i int, nd core.Node) {
 
 func (c *compiler) lowerReLU(i int, nd core.Node) {
 	u := &reluUnit{in: c.values[nd.Inputs[0]], out: c.value(i)}
+	c.room(roomForRows(3, u.out))
 	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
@@ -222,6 +228,7 @@ func (c *compiler) lowerReLU(i int, nd core.Node) {
 
 func (c *compiler) lowerMaxPool(i int, nd core.Node) {
 	u := newMaxPool(nd.Kernel, nd.Stride, nd.Pad, c.values[nd.Inputs[0]], c.value(i))
+	c.room(roomForRows(2*nd.Kernel, u.in) + roomForRows(2, u.out))
 	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
@@ -235,6 +242,7 @@ func (c *compiler) lowerMaxPool(i int, nd core.Node) {
 
 func (c *compiler) lowerAvgPool(i int, nd core.Node) {
 	u := &avgPoolUnit{in: c.values[nd.Inputs[0]], out: c.value(i)}
+	c.room(roomForRows(1, u.in, u.out))
 	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
@@ -249,6 +257,7 @@ func (c *compiler) lowerAvgPool(i int, nd core.Node) {
 func (c *compiler) lowerPad(i int, nd core.Node) {
 	u := &padUnit{s: nd.Stride, in: c.values[nd.Inputs[0]], out: c.value(i)}
 	u.shift = (u.out.c - u.in.c) / 2
+	c.room(roomForRows(1, u.in, u.out))
 	c.forward(perImage(nd.Name, u.out.blocks, c.job(u.forward)), u.in, u.out)
 	c.undo = append(c.undo, func() {
 		if nd.Inputs[0] == 0 {
@@ -263,26 +272,27 @@ func (c *compiler) lowerPad(i int, nd core.Node) {
 func (c *compiler) lowerLinear(nd core.Node) {
 	e, in := c.e, c.values[nd.Inputs[0]]
 	batch := e.cfg.Batch
-	row, y := newTensor(1, in.c, 1, batch, 0), newTensor(1, nd.Channels, 1, batch, 0)
-	u := &linearUnit{conv: newConv(c.params[nd.Name+".weight"], core.Node{Kernel: 1, Stride: 1}, row, y), bias: c.params[nd.Name+".bias"], in: in}
+	row, y := newTensor(1, in.c, 1, batch, 0, pixelBytes), newTensor(1, nd.Channels, 1, batch, 0, pixelBytes)
+	u := &linearUnit{conv: newConv(c.params[nd.Name+".weight"], core.Node{Kernel: 1, Stride: 1}, row, y, floats{e.kern}), bias: c.params[nd.Name+".bias"], in: in}
 	e.linear = u
+	c.room(roomForRows(1, in))
 	e.convs = append(e.convs, u.conv)
 	c.forward(step{name: nd.Name + " pack", serial: func() { u.pack(e) }}, in, row)
-	c.convForward(u.conv, nd.Name, fixed(nd.Name, blockRuns(e.kern, u.conv.outCB), c.job(u.conv.forward)))
+	c.convForward(u.conv, nd.Name, fixed(nd.Name, len(u.conv.outs), c.job(u.conv.forward)))
 	c.forward(step{name: nd.Name + " logits", serial: func() { u.unpack(e, e.state.Params, e.logits) }}, y)
 	c.undo = append(c.undo, func() { c.linearBackward(u, nd) })
 }
 
 func (c *compiler) linearBackward(u *linearUnit, nd core.Node) {
 	e := c.e
-	u.conv.dy = newTensor(1, u.conv.y.c, 1, u.conv.y.w, 0)
+	u.conv.dy = newTensor(1, u.conv.y.c, 1, u.conv.y.w, 0, pixelBytes)
 	c.backward(step{name: nd.Name + " gradient", serial: func() { u.packGradient(e) }}, u.conv.dy)
 	c.final(u.bias)
 	if nd.Inputs[0] != 0 {
-		u.conv.dx = newTensor(1, u.in.c, 1, u.conv.y.w, 0)
+		u.conv.dx = newTensor(1, u.in.c, 1, u.conv.y.w, 0, pixelBytes)
 		u.dIn, u.addDX = c.gradient(nd.Inputs[0])
 	}
-	c.convBackward(u.conv, nd.Inputs[0], nd.Name, fixed(nd.Name+" data", blockRuns(e.kern, u.conv.inCB), c.job(u.conv.backwardData)))
+	c.convBackward(u.conv, nd.Inputs[0], nd.Name, fixed(nd.Name+" data", len(u.conv.ins), c.job(u.conv.backwardData)))
 	if u.dIn != nil {
 		c.backward(step{name: nd.Name + " unpack", serial: func() { u.unpackGradient(e) }}, u.conv.dx, u.dIn)
 	}

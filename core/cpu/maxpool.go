@@ -39,15 +39,17 @@ func (u *maxPoolUnit) clip(i, n int) (first, count int) {
 func (u *maxPoolUnit) forward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
 	u.out.zeroHalo(image, block)
-	a := &e.scratch[thread].pool
-	in, out := u.in.at(image, block), u.out.at(image, block)
+	s := &e.scratch[thread]
 	for y := range u.out.h {
-		first, rows := u.clip(y, u.in.h)
+		s.used = 0
+		first, n := u.clip(y, u.in.h)
+		in, out := s.load(s.rows(u.in, image, block, first, n)), s.rows(u.out, image, block, y, 1)
 		for _, r := range u.runs {
-			*a = poolArgs{in: unsafe.Add(in, first*u.in.row+r.in*pixelBytes), inRow: u.in.row, rows: rows, cols: r.cols,
-				out: unsafe.Add(out, y*u.out.row+r.x*pixelBytes), step: u.s * pixelBytes, n: r.n}
-			e.kern.maxPool(a)
+			s.pool = poolArgs{in: unsafe.Pointer(in.pixel(0, r.in)), inRow: in.row, rows: n, cols: r.cols,
+				out: unsafe.Pointer(out.pixel(0, r.x)), step: u.s * pixelBytes, n: r.n}
+			e.kern.maxPool(&s.pool)
 		}
+		s.store(out)
 	}
 }
 
@@ -56,16 +58,19 @@ func (u *maxPoolUnit) backward(e *Engine, item, thread int) {
 	if !u.add {
 		u.dIn.zero(image, block)
 	}
-	a := &e.scratch[thread].pool
-	in, out, dIn, dOut := u.in.at(image, block), u.out.at(image, block), u.dIn.at(image, block), u.dOut.at(image, block)
+	s := &e.scratch[thread]
 	for y := range u.out.h {
-		first, rows := u.clip(y, u.in.h)
+		s.used = 0
+		first, n := u.clip(y, u.in.h)
+		in, dIn := s.load(s.rows(u.in, image, block, first, n)), s.load(s.rows(u.dIn, image, block, first, n))
+		out, dOut := s.load(s.rows(u.out, image, block, y, 1)), s.load(s.rows(u.dOut, image, block, y, 1))
 		for _, r := range u.runs {
-			*a = poolArgs{in: unsafe.Add(in, first*u.in.row+r.in*pixelBytes), inRow: u.in.row, rows: rows, cols: r.cols,
-				dIn: unsafe.Add(dIn, first*u.dIn.row+r.in*pixelBytes), dInRow: u.dIn.row,
-				out: unsafe.Add(out, y*u.out.row+r.x*pixelBytes), dOut: unsafe.Add(dOut, y*u.dOut.row+r.x*pixelBytes),
+			s.pool = poolArgs{in: unsafe.Pointer(in.pixel(0, r.in)), inRow: in.row, rows: n, cols: r.cols,
+				dIn: unsafe.Pointer(dIn.pixel(0, r.in)), dInRow: dIn.row,
+				out: unsafe.Pointer(out.pixel(0, r.x)), dOut: unsafe.Pointer(dOut.pixel(0, r.x)),
 				step: u.s * pixelBytes, n: r.n}
-			e.kern.maxPoolGradient(a)
+			e.kern.maxPoolGradient(&s.pool)
 		}
+		s.store(dIn)
 	}
 }

@@ -31,7 +31,7 @@ func TestMaxPool(t *testing.T) {
 				want []vector
 			}{{"output", u.out, out}, {"gradient", u.dIn, dIn}} {
 				for i := range c.want {
-					if got := c.got.pixel(0, 0, i/c.got.w, i%c.got.w); *got != c.want[i] {
+					if got := pixelOf(c.got, i/c.got.w, i%c.got.w); *got != c.want[i] {
 						t.Fatalf("%s: %s of pixel %d is %v, want %v", name, c.what, i, *got, c.want[i])
 					}
 				}
@@ -41,9 +41,12 @@ func TestMaxPool(t *testing.T) {
 	}
 }
 
+// pixelOf is a pixel of the first block.
+func pixelOf(t *tensor, y, x int) *vector { return vec(t.at(0, 0), y*t.row+x*pixelBytes) }
+
 // filled is one block of one image, of few different values.
 func filled(rng *rand.Rand, h, w, halo int) *tensor {
-	t := newTensor(1, lanes, h, w, halo)
+	t := newTensor(1, lanes, h, w, halo, pixelBytes)
 	t.buf.data = aligned(t.buf.len)
 	for i := range t.buf.data {
 		t.buf.data[i] = float32(rng.IntN(5) - 2)
@@ -56,7 +59,7 @@ func poolByDefinition(u *maxPoolUnit) (out, dIn []vector) {
 	out, dIn = make([]vector, u.out.h*u.out.w), make([]vector, u.in.h*u.in.w)
 	for i := range dIn {
 		if u.add {
-			dIn[i] = *u.dIn.pixel(0, 0, i/u.in.w, i%u.in.w)
+			dIn[i] = *pixelOf(u.dIn, i/u.in.w, i%u.in.w)
 		}
 	}
 	for i := range out {
@@ -67,11 +70,11 @@ func poolByDefinition(u *maxPoolUnit) (out, dIn []vector) {
 				if y < 0 || y >= u.in.h || x < 0 || x >= u.in.w {
 					continue
 				}
-				if v := u.in.pixel(0, 0, y, x)[l]; first < 0 || v > out[i][l] {
+				if v := pixelOf(u.in, y, x)[l]; first < 0 || v > out[i][l] {
 					out[i][l], first = v, y*u.in.w+x
 				}
 			}
-			dIn[first][l] += u.dOut.pixel(0, 0, i/u.out.w, i%u.out.w)[l]
+			dIn[first][l] += pixelOf(u.dOut, i/u.out.w, i%u.out.w)[l]
 		}
 	}
 	return out, dIn

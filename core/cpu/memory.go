@@ -16,7 +16,7 @@ type Memory struct {
 	Momentum   int64
 	Gradients  int64 // zero for evaluation only
 	LaidOut    int64 // the weights as the kernels want them
-	Statistics int64 // running and batch statistics, sums for them, logits
+	Statistics int64 // running and batch statistics, sums for them, logits; the threads' room
 }
 
 // Total is all of it.
@@ -36,11 +36,11 @@ var ErrMemory = errors.New("cpu: not enough memory")
 
 // Plan tells what an engine compiled for cfg would take, and takes none of it.
 func Plan(net *core.Network, cfg core.CompileConfig) (Memory, error) {
-	k, err := choose()
+	k, bf, err := chooseFor(cfg.Precision)
 	if err != nil {
 		return Memory{}, err
 	}
-	e, _, err := lay(net, cfg, k)
+	e, _, err := lay(net, cfg, k, bf)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -55,12 +55,13 @@ func (e *Engine) measure(arena int) Memory {
 		m.Gradients = 4 * (params + 2*norms)
 	}
 	for _, u := range e.convs {
-		m.LaidOut += 4 * int64(u.lenFwd+u.lenBwd)
+		m.LaidOut += int64(u.math.weightBytes(u.lenFwd) + u.math.weightBytes(u.lenBwd))
 	}
 	for _, u := range e.norms {
 		m.Statistics += int64(u.bytes())
 	}
 	m.Statistics += 2 * 4 * int64(e.cfg.Batch) * int64(e.net.Classes)
+	m.Statistics += int64(e.roomBytes) * int64(e.cfg.Threads)
 	return m
 }
 
@@ -97,7 +98,7 @@ func largestBatch(e *Engine, available int64) int {
 	for fits+1 < over {
 		cfg := e.cfg
 		cfg.Batch = fits + (over-fits)/2
-		if small, _, err := lay(e.net, cfg, e.kern); err == nil && small.memory.Total() <= available {
+		if small, _, err := lay(e.net, cfg, e.kern, e.bf); err == nil && small.memory.Total() <= available {
 			fits = cfg.Batch
 		} else {
 			over = cfg.Batch

@@ -33,6 +33,9 @@ func TestPlanIsWhatNewTakes(t *testing.T) {
 			for _, u := range e.convs {
 				laid += 4 * (len(u.wFwd) + len(u.wBwd))
 			}
+			for i := range e.scratch {
+				stats += 4 * len(e.scratch[i].room)
+			}
 			for _, u := range e.norms {
 				stats += 4*(len(u.coefs)+len(u.partial)+len(u.gamma)+len(u.beta)) + 8*(len(u.mean)+len(u.rstd))
 			}
@@ -82,7 +85,7 @@ func TestRefusal(t *testing.T) {
 	cfg := core.CompileConfig{Batch: 512, Resolution: 32, Threads: 2}
 	for _, mib := range []int64{64, 300, 700} {
 		have := mib << 20
-		_, err := newEngineWithin(net, cfg, kern, func() (int64, bool) { return have, true })
+		_, err := newEngineWithin(net, cfg, kern, nil, func() (int64, bool) { return have, true })
 		if !errors.Is(err, ErrMemory) {
 			t.Fatalf("with %d MiB: %v", mib, err)
 		}
@@ -112,11 +115,11 @@ func TestRefusal(t *testing.T) {
 func TestRefusalOfEverything(t *testing.T) {
 	net, kern := build(t, "cifar-resnet20", 10), families()[0]
 	cfg := core.CompileConfig{Batch: 4, Resolution: 32}
-	_, err := newEngineWithin(net, cfg, kern, func() (int64, bool) { return 1 << 10, true })
+	_, err := newEngineWithin(net, cfg, kern, nil, func() (int64, bool) { return 1 << 10, true })
 	if !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), "no batch is small enough") {
 		t.Errorf("with 1 KiB: %v", err)
 	}
-	e, err := newEngineWithin(net, cfg, kern, func() (int64, bool) { return 0, false })
+	e, err := newEngineWithin(net, cfg, kern, nil, func() (int64, bool) { return 0, false })
 	if err != nil {
 		t.Fatalf("where nobody knows what there is: %v", err)
 	}

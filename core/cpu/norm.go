@@ -58,7 +58,7 @@ func (u *normUnit) gather(e *Engine, image, block, thread int) {
 	if u.y.halo == 0 { // one long row: the chains then do not depend on the image's width
 		a.rows, a.cols = 1, u.y.h*u.y.w
 	}
-	e.kern.stats(a)
+	e.act.stats(a)
 }
 
 func (u *normUnit) gatherItem(e *Engine, item, thread int) {
@@ -130,7 +130,7 @@ func (u *normUnit) applyTo(out *tensor, e *Engine, item, thread int) {
 	if u.relu {
 		kind += 2
 	}
-	e.kern.apply[kind](a)
+	e.act.apply[kind](a)
 	out.zeroHalo(slot, block)
 }
 
@@ -141,12 +141,12 @@ func (u *normUnit) reduce(e *Engine, item, thread int) {
 	a.g, a.gRow = u.dOut.at(image, block), u.dOut.row
 	switch {
 	case !u.relu:
-		e.kern.reduce(a)
+		e.act.reduce(a)
 	case u.short == nil:
-		e.kern.reduceZ(a)
+		e.act.reduceZ(a)
 	default:
 		a.a, a.aRow = u.out.at(image, block), u.out.row
-		e.kern.reduceA(a)
+		e.act.reduceA(a)
 	}
 }
 
@@ -190,9 +190,9 @@ func (u *normUnit) backward(e *Engine, item, thread int) {
 	a.g, a.gRow = u.dOut.at(image, block), u.dOut.row
 	a.out, a.outRow = u.dy.at(image, block), u.dy.row
 	if u.relu && u.short == nil {
-		e.kern.dxZ(a)
+		e.act.dxZ(a)
 	} else {
-		e.kern.dx(a)
+		e.act.dx(a)
 	}
 	u.dy.zeroHalo(image, block)
 }

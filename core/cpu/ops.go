@@ -2,8 +2,6 @@ package cpu
 
 import (
 	"unsafe"
-
-	"github.com/lockstep-ml/lockstep/core"
 )
 
 // inputUnit brings images from [N, C, H, W] to blocks of 16 channels.
@@ -16,17 +14,21 @@ func (u *inputUnit) forward(e *Engine, item, thread int) {
 	first := block * lanes
 	channels := min(lanes, u.out.c-first)
 	src := e.images[(image*u.out.c+first)*plane:][:channels*plane]
-	a := &e.scratch[thread].image
-	*a = imageArgs{in: unsafe.Pointer(&src[0]), out: u.out.at(image, block), plane: 4 * plane, channels: channels,
-		rows: u.out.h, cols: u.out.w, outRow: u.out.row}
-	e.kern.image(a)
+	s := &e.scratch[thread]
+	for y := range u.out.h {
+		s.used = 0
+		out := s.rows(u.out, image, block, y, 1)
+		s.image = imageArgs{in: unsafe.Pointer(&src[y*u.out.w]), out: out.p, plane: 4 * plane, channels: channels, rows: 1, cols: u.out.w}
+		e.kern.image(&s.image)
+		s.store(out)
+	}
 }
 
 // accumulate adds src to dst, blocks of equal height and width.
 func accumulate(e *Engine, dst, src *tensor, image, block, thread int) {
 	a := &e.scratch[thread].ew
 	*a = ewArgs{rows: dst.h, cols: dst.w, out: dst.at(image, block), outRow: dst.row, a: src.at(image, block), aRow: src.row}
-	e.kern.accumulate(a)
+	e.act.accumulate(a)
 }
 
 // spread is the gradient that passes through a sum unchanged: dst = src, or dst += src.
@@ -59,36 +61,44 @@ type reluUnit struct {
 	add                bool
 }
 
-func (u *reluUnit) forward(_ *Engine, item, _ int) {
+func (u *reluUnit) forward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
 	u.out.zeroHalo(image, block)
+	s := &e.scratch[thread]
 	for y := range u.out.h {
+		s.used = 0
+		in, out := s.load(s.rows(u.in, image, block, y, 1)), s.rows(u.out, image, block, y, 1)
 		for x := range u.out.w {
-			out := u.out.pixel(image, block, y, x)
-			for l, v := range u.in.pixel(image, block, y, x) {
+			to := out.pixel(0, x)
+			for l, v := range in.pixel(0, x) {
 				if 0 > v {
 					v = 0
 				}
-				out[l] = v
+				to[l] = v
 			}
 		}
+		s.store(out)
 	}
 }
 
-func (u *reluUnit) backward(_ *Engine, item, _ int) {
+func (u *reluUnit) backward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
 	if !u.add {
 		u.dIn.zero(image, block)
 	}
+	s := &e.scratch[thread]
 	for y := range u.out.h {
+		s.used = 0
+		out, dIn, dOut := s.load(s.rows(u.out, image, block, y, 1)), s.load(s.rows(u.dIn, image, block, y, 1)), s.load(s.rows(u.dOut, image, block, y, 1))
 		for x := range u.out.w {
-			in, g := u.dIn.pixel(image, block, y, x), u.dOut.pixel(image, block, y, x)
-			for l, v := range u.out.pixel(image, block, y, x) {
+			in, g := dIn.pixel(0, x), dOut.pixel(0, x)
+			for l, v := range out.pixel(0, x) {
 				if v > 0 {
 					in[l] += g[l]
 				}
 			}
 		}
+		s.store(dIn)
 	}
 }
 
@@ -98,36 +108,47 @@ type avgPoolUnit struct {
 	add                bool
 }
 
-func (u *avgPoolUnit) forward(_ *Engine, item, _ int) {
+func (u *avgPoolUnit) forward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
+	s := &e.scratch[thread]
 	var sum [lanes]float64
 	for y := range u.in.h {
+		s.used = 0
+		in := s.load(s.rows(u.in, image, block, y, 1))
 		for x := range u.in.w {
-			for l, v := range u.in.pixel(image, block, y, x) {
+			for l, v := range in.pixel(0, x) {
 				sum[l] += float64(v)
 			}
 		}
 	}
 	u.out.zeroHalo(image, block)
-	out, n := u.out.pixel(image, block, 0, 0), float64(u.in.h*u.in.w)
+	s.used = 0
+	out := s.rows(u.out, image, block, 0, 1)
+	to, n := out.pixel(0, 0), float64(u.in.h*u.in.w)
 	for l, v := range sum {
-		out[l] = float32(v / n)
+		to[l] = float32(v / n)
 	}
+	s.store(out)
 }
 
 func (u *avgPoolUnit) backward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
-	g, n := u.dOut.pixel(image, block, 0, 0), float64(u.in.h*u.in.w)
-	t := &e.scratch[thread]
+	s := &e.scratch[thread]
+	s.used = 0
+	g, n := s.load(s.rows(u.dOut, image, block, 0, 1)).pixel(0, 0), float64(u.in.h*u.in.w)
 	for l, v := range g {
-		t.vector[l] = float32(float64(v) / n)
+		s.vector[l] = float32(float64(v) / n)
 	}
 	if !u.add {
 		u.dIn.zero(image, block)
 	}
-	t.pixel = pixelArgs{in: unsafe.Pointer(&t.vector), out: u.dIn.at(image, block), outPix: pixelBytes, outRow: u.dIn.row,
-		rows: u.dIn.h, cols: u.dIn.w, lanes: lanes}
-	e.kern.addPixels(&t.pixel)
+	for y := range u.dIn.h {
+		s.used = 0
+		dIn := s.load(s.rows(u.dIn, image, block, y, 1))
+		s.pixel = pixelArgs{in: unsafe.Pointer(&s.vector), out: dIn.p, outPix: pixelBytes, rows: 1, cols: dIn.cols, lanes: lanes}
+		e.kern.addPixels(&s.pixel)
+		s.store(dIn)
+	}
 }
 
 // padUnit is shortcut A: every s-th pixel, channels moved up by shift, zeros elsewhere.
@@ -159,13 +180,17 @@ func (u *padUnit) runs(block int) (r [2]laneRun, n int) {
 func (u *padUnit) forward(e *Engine, item, thread int) {
 	image, block := item/u.out.blocks, item%u.out.blocks
 	u.out.zero(image, block)
-	a := &e.scratch[thread].pixel
+	s := &e.scratch[thread]
 	r, n := u.runs(block)
 	for _, q := range r[:n] {
-		*a = pixelArgs{in: unsafe.Add(u.in.at(image, q.block), 4*q.in), inPix: u.s * pixelBytes, inRow: u.s * u.in.row,
-			out: unsafe.Add(u.out.at(image, block), 4*q.out), outPix: pixelBytes, outRow: u.out.row,
-			rows: u.out.h, cols: u.out.w, lanes: q.n}
-		e.kern.copyPixels(a)
+		for y := range u.out.h {
+			s.used = 0
+			in, out := s.load(s.rows(u.in, image, q.block, y*u.s, 1)), s.load(s.rows(u.out, image, block, y, 1))
+			s.pixel = pixelArgs{in: unsafe.Add(in.p, 4*q.in), inPix: u.s * pixelBytes, out: unsafe.Add(out.p, 4*q.out), outPix: pixelBytes,
+				rows: 1, cols: u.out.w, lanes: q.n}
+			e.kern.copyPixels(&s.pixel)
+			s.store(out)
+		}
 	}
 }
 
@@ -176,75 +201,17 @@ func (u *padUnit) backward(e *Engine, image, thread int) {
 			u.dIn.zero(image, b)
 		}
 	}
-	a := &e.scratch[thread].pixel
+	s := &e.scratch[thread]
 	for block := range u.out.blocks {
 		r, n := u.runs(block)
 		for _, q := range r[:n] {
-			*a = pixelArgs{in: unsafe.Add(u.dOut.at(image, block), 4*q.out), inPix: pixelBytes, inRow: u.dOut.row,
-				out: unsafe.Add(u.dIn.at(image, q.block), 4*q.in), outPix: u.s * pixelBytes, outRow: u.s * u.dIn.row,
-				rows: u.out.h, cols: u.out.w, lanes: q.n}
-			e.kern.addPixels(a)
-		}
-	}
-}
-
-// linearUnit is the fully connected layer: a convolution over one image whose pixels are the batch's images.
-type linearUnit struct {
-	conv    *convUnit
-	bias    core.Param
-	in, dIn *tensor // [image][block][1][1]
-	addDX   bool
-}
-
-// pack gathers the images' features into one row of pixels.
-func (u *linearUnit) pack(e *Engine) {
-	for b := range u.in.blocks {
-		for i := range e.n {
-			*u.conv.in.pixel(0, b, 0, i) = *u.in.pixel(i, b, 0, 0)
-		}
-	}
-}
-
-// unpack adds the bias and writes [image][class].
-func (u *linearUnit) unpack(e *Engine, params, logits []float32) {
-	classes := u.conv.y.c
-	for i := range e.n {
-		out := logits[i*classes : (i+1)*classes]
-		for c := range out {
-			out[c] = u.conv.y.pixel(0, c/lanes, 0, i)[c%lanes] + params[u.bias.Offset+c]
-		}
-	}
-}
-
-// packGradient takes the loss's gradient and sums that of the bias.
-func (u *linearUnit) packGradient(e *Engine) {
-	classes := u.conv.y.c
-	for b := range u.conv.dy.blocks {
-		u.conv.dy.zero(0, b)
-	}
-	for c := range classes {
-		sum := 0.0
-		for i := range e.n {
-			g := e.dLogits[i*classes+c]
-			sum += float64(g)
-			u.conv.dy.pixel(0, c/lanes, 0, i)[c%lanes] = g
-		}
-		e.grads.Values[u.bias.Offset+c] = float32(sum)
-	}
-}
-
-// unpackGradient gives each image its features' gradient.
-func (u *linearUnit) unpackGradient(e *Engine) {
-	for b := range u.in.blocks {
-		for i := range e.n {
-			d, g := u.dIn.pixel(i, b, 0, 0), u.conv.dx.pixel(0, b, 0, i)
-			if !u.addDX {
-				u.dIn.zeroHalo(i, b)
-				*d = *g
-				continue
-			}
-			for l, v := range g {
-				d[l] += v
+			for y := range u.out.h {
+				s.used = 0
+				dOut, dIn := s.load(s.rows(u.dOut, image, block, y, 1)), s.load(s.rows(u.dIn, image, q.block, y*u.s, 1))
+				s.pixel = pixelArgs{in: unsafe.Add(dOut.p, 4*q.out), inPix: pixelBytes, out: unsafe.Add(dIn.p, 4*q.in), outPix: u.s * pixelBytes,
+					rows: 1, cols: u.out.w, lanes: q.n}
+				e.kern.addPixels(&s.pixel)
+				s.store(dIn)
 			}
 		}
 	}

@@ -10,13 +10,14 @@ type buffer struct {
 	data        []float32
 }
 
-// tensor is an activation or its gradient: [image][channel block][h + 2 halo][w + 2 halo][16 channels]. The halo
+// tensor is an activation or its gradient, of float32 or bf16: [image][channel block][h + 2 halo][w + 2 halo][16 channels]. The halo
 // and the lanes behind the last channel hold zeros: who writes an image writes its halo.
 type tensor struct {
 	images       int
 	c, blocks    int
 	h, w         int
 	halo         int
+	px           int // bytes of a pixel: pixelBytes, or bfPixelBytes
 	row          int // bytes from one row to the next
 	block        int // bytes of a channel block
 	image        int // bytes of an image
@@ -64,13 +65,13 @@ func (e *Engine) slot(t *tensor, image, thread int) int {
 	return thread*e.slots.group + image - e.slots.from[image]
 }
 
-func newTensor(images, c, h, w, halo int) *tensor {
-	t := &tensor{images: images, c: c, blocks: blocksOf(c), h: h, w: w, halo: halo}
-	t.row = (w + 2*halo) * pixelBytes
+func newTensor(images, c, h, w, halo, px int) *tensor {
+	t := &tensor{images: images, c: c, blocks: blocksOf(c), h: h, w: w, halo: halo, px: px}
+	t.row = (w + 2*halo) * px
 	t.block = (h + 2*halo) * t.row
 	t.image = t.blocks * t.block
-	t.firstPixel = halo*t.row + halo*pixelBytes
-	t.buf = &buffer{len: images * t.image / 4, first: -1}
+	t.firstPixel = halo*t.row + halo*px
+	t.buf = &buffer{len: (images*t.image/4 + arenaAlign - 1) / arenaAlign * arenaAlign, first: -1}
 	return t
 }
 
@@ -88,25 +89,20 @@ func (t *tensor) start(image, block int) unsafe.Pointer {
 	return unsafe.Add(t.base(), image*t.image+block*t.block)
 }
 
-// pixel points to one pixel.
-func (t *tensor) pixel(image, block, y, x int) *vector {
-	return vec(t.at(image, block), y*t.row+x*pixelBytes)
-}
-
-// zeroHalo clears the border of one block. It does so pixel by pixel at the sides: calls of clear for 64 bytes add up to a tenth of a
-// small image's convolution.
+// zeroHalo clears the border of one block. It does so vector by vector at the sides: calls of clear for 64 bytes add up to a tenth of
+// a small image's convolution.
 func (t *tensor) zeroHalo(image, block int) {
 	if t.halo == 0 {
 		return
 	}
 	p := t.start(image, block)
-	edge := t.halo*t.row + t.halo*pixelBytes // the rows above, and the first row's left side
+	edge := t.halo*t.row + t.halo*t.px // the rows above, and the first row's left side
 	clear(unsafe.Slice((*float32)(p), edge/4))
 	clear(unsafe.Slice((*float32)(unsafe.Add(p, t.block-edge)), edge/4))
-	r := unsafe.Add(p, edge+t.w*pixelBytes)
+	r := unsafe.Add(p, edge+t.w*t.px)
 	for range t.h - 1 { // a row's right side and the next one's left side are neighbours
-		for x := range 2 * t.halo {
-			*vec(r, x*pixelBytes) = vector{}
+		for at := 0; at < 2*t.halo*t.px; at += pixelBytes { // whole vectors at either precision
+			*vec(r, at) = vector{}
 		}
 		r = unsafe.Add(r, t.row)
 	}

@@ -11,7 +11,8 @@ type weightGrad struct {
 	taps    []tapRun
 	x       *tensor // what the taps read: the convolution's source, or its like
 	partial *buffer // [group][in block][out block][k*k][16 in][16 out]
-	length  int     // values of one group's partial sums
+	halves  *halfSums
+	length  int // values of one group's partial sums
 }
 
 // channelTile is a rectangle of input and output blocks.
@@ -43,8 +44,9 @@ const (
 	maxTogether = 256
 )
 
-// planWeightGradient settles tiles, groups and pieces; groups are given where others share them.
-func (u *convUnit) planWeightGradient(groups []span) {
+// planWeightGradient settles tiles, groups and pieces; groups are given where others share them. It gives the bytes of a thread's room
+// that the pass takes.
+func (u *convUnit) planWeightGradient(groups []span) (room int) {
 	w := &u.weights
 	side := maxSide
 	for side > 1 && side*side*u.kk > maxSums {
@@ -60,14 +62,15 @@ func (u *convUnit) planWeightGradient(groups []span) {
 		n := min(u.y.images, (minItems+len(w.tiles)-1)/len(w.tiles))
 		w.groups = divide(u.y.images, (u.y.images+n-1)/n)
 	}
-	w.taps = u.tapRuns()
+	w.taps, room = u.math.settleSums(u)
 	w.length = u.inCB * u.outCB * u.kk * blockLen
 	w.partial = &buffer{len: len(w.groups) * w.length, first: -1}
+	return room
 }
 
 // allocate makes what the convolution keeps outside the arena. How many pieces there are grows with the batch: they are no part of the plan.
 func (u *convUnit) allocate() {
-	u.wFwd, u.wBwd = aligned(u.lenFwd), aligned(u.lenBwd)
+	u.wFwd, u.wBwd = aligned(u.math.weightBytes(u.lenFwd)/4), aligned(u.math.weightBytes(u.lenBwd)/4)
 	for _, g := range u.weights.groups {
 		u.weights.pieces = append(u.weights.pieces, u.pieces(g))
 	}
@@ -89,25 +92,27 @@ func (u *convUnit) pieces(g span) (out []pixelPiece) {
 	return out
 }
 
+// largestPieces is pieces of every size up to the largest there is, however many images: what plans are made by.
+func (u *convUnit) largestPieces() []pixelPiece {
+	images := 0
+	for _, g := range u.weights.groups {
+		images = max(images, g.n)
+	}
+	return u.pieces(span{0, min(images, max(1, maxChain/(u.y.h*u.y.w)))})
+}
+
 // rolls says whether a row of the window is what wgradRow treats.
 func (u *convUnit) rolls() bool { return u.k == 3 && u.s == 1 && u.p == 1 && u.inLanes == lanes }
 
 // ofImage says whether the input has the channels that wgradImage treats.
-func (u *convUnit) ofImage() bool { return u.inLanes == imageLanes }
+func (u *convUnit) ofImage() bool { return u.in.c == imageLanes }
 
-// tapRuns lists the taps as kernels take them.
-func (u *convUnit) tapRuns() (out []tapRun) {
-	most := 1
-	switch {
-	case u.rolls():
-		most = 3
-	case u.ofImage():
-		most = maxImageTaps
-	}
+// tapRuns lists the taps as kernels take them, up to most at a time that lie step apart in their row of the window.
+func (u *convUnit) tapRuns(most, step int) (out []tapRun) {
 	for kh := range u.k {
-		for kw := range min(u.s, u.k) {
-			for n := (u.k - kw + u.s - 1) / u.s; n > 0; kw, n = kw+most*u.s, n-most {
-				out = append(out, tapRun{kh*u.k + kw, min(n, most), u.s})
+		for kw := range min(step, u.k) {
+			for n := (u.k - kw + step - 1) / step; n > 0; kw, n = kw+most*step, n-most {
+				out = append(out, tapRun{kh*u.k + kw, min(n, most), step})
 			}
 		}
 	}
@@ -117,47 +122,12 @@ func (u *convUnit) tapRuns() (out []tapRun) {
 // backwardWeights sums the gradients of one tile of channels over one group of images.
 func (u *convUnit) backwardWeights(e *Engine, item, thread int) {
 	w := &u.weights
-	g, t := item/len(w.tiles), w.tiles[item%len(w.tiles)]
-	a := &e.scratch[thread].wgrad
-	*a = wgradArgs{xImage: w.x.image, dyImage: u.dy.image, xRow: w.x.row, dyRow: u.dy.row,
-		dyBlock: u.dy.block, dwBlock: u.kk * blockLen * 4}
-	for i, p := range w.pieces[g] {
-		add, slot := min(i, 1), e.slot(w.x, p.images.from, thread)
-		for ob := t.out.from; ob < t.out.from+t.out.n; ob += 2 {
-			for ib := t.in.from; ib < t.in.from+t.in.n; ib++ {
-				u.sumPiece(e.kern, a, p, slot, g, ib, ob, min(2, t.out.from+t.out.n-ob), add)
-			}
-		}
-	}
+	u.math.sumTile(e, u, w.tiles[item%len(w.tiles)], item/len(w.tiles), thread)
 }
 
-// sumPiece adds one piece of pixels, whose first image is at slot of x, to the gradients between an input block and one or two
-// output blocks.
-func (u *convUnit) sumPiece(k *kernels, a *wgradArgs, p pixelPiece, slot, g, ib, ob, blocks, add int) {
-	w := &u.weights
-	a.images, a.rows, a.cols, a.add = p.images.n, p.rows, u.y.w, add
-	if a.xRow == a.cols*pixelBytes && a.dyRow == a.xRow { // without borders, rows are one
-		a.rows, a.cols = 1, p.rows*u.y.w
-	}
-	dw := unsafe.Pointer(&w.partial.data[g*w.length+(ib*u.outCB+ob)*u.kk*blockLen])
-	x, dy := unsafe.Add(w.x.start(slot, 0), p.row*w.x.row), unsafe.Add(u.dy.at(p.images.from, ob), p.row*u.dy.row)
-	for _, t := range w.taps {
-		a.x, a.dwTap = unsafe.Add(x, u.xTaps[ib*u.kk+t.first]), t.step*blockLen*4
-		a.dy, a.dw = dy, unsafe.Add(dw, 4*t.first*blockLen)
-		switch {
-		case u.ofImage():
-			k.wgradImage(a, t.n, blocks)
-		case u.rolls():
-			for b := range blocks {
-				a.dy, a.dw = unsafe.Add(dy, b*a.dyBlock), unsafe.Add(dw, b*a.dwBlock+4*t.first*blockLen)
-				k.wgradRow(a)
-			}
-		case blocks == 2:
-			k.wgradPair(a)
-		default:
-			k.wgrad(a)
-		}
-	}
+// sums is where the gradients between a group's input block and output block ob go.
+func (w *weightGrad) sums(u *convUnit, group, ib, ob int) unsafe.Pointer {
+	return unsafe.Pointer(&w.partial.data[group*w.length+(ib*u.outCB+ob)*u.kk*blockLen])
 }
 
 // combine adds the groups' sums in a fixed tree and writes the block's gradient in the canonical layout.

@@ -265,6 +265,7 @@ func (s Suite[F]) compileErrors(t *testing.T) {
 		{"no batch", "cifar-resnet8", core.CompileConfig{Resolution: 32}},
 		{"no resolution", "cifar-resnet8", core.CompileConfig{Batch: 2}},
 		{"a negative number of threads", "cifar-resnet8", core.CompileConfig{Batch: 2, Resolution: 32, Threads: -1}},
+		{"a precision that is none", "cifar-resnet8", core.CompileConfig{Batch: 2, Resolution: 32, Precision: "fp8"}},
 		{"one value to normalise over", "cifar-resnet8", core.CompileConfig{Batch: 1, Resolution: 4}},
 	} {
 		net, err := resnet.Build(c.name, 10)

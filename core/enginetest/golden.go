@@ -198,7 +198,7 @@ func (s Suite[F]) goldenCase(t *testing.T, g *golden) {
 			r.spread = g.trajectory()
 		}
 		r.compare("loss", fmt.Sprintf("of step %d", step), m.LossSum/float64(g.Batch), g.Loss[step], deviation)
-		if step == 0 {
+		if step == 0 && !s.Tolerance.Coarse {
 			r.compareNorms("grad_norm", tensorNorms(net, grads.Values), g.GradNorm, g.Deviation.GradNorm)
 		}
 		must(t, eng.Update(grads, sgd))
@@ -226,7 +226,7 @@ func (s Suite[F]) goldenEval(t *testing.T, eng core.Engine[F], net *core.Network
 	for c, w := range g.EvalLogitsImage0 {
 		diff[c] = float64(logits[c]) - w
 	}
-	if s.Tolerance.Deviations > 0 {
+	if s.Tolerance.Deviations > 0 || s.Tolerance.Coarse {
 		t.Logf("eval_logits_image0: off by %.3g of their norm", norm(diff)/want)
 		return
 	}

@@ -33,12 +33,19 @@ type Tolerance struct {
 	Deviations float64
 	// Gradient bounds norm(g - reference) / norm(reference) of every tensor in the comparison with core/reference.
 	Gradient float64
+	// Coarse leaves the norms of single gradients, and logits, out of the golden cases.
+	Coarse bool
 }
 
-// The tolerances of the two precisions. Gradient is some fifteen times what plain float32 loops reach.
+// The tolerances of the precisions. Gradient is some fifteen times what plain float32 loops reach.
+//
+// With bf16 one value in some hundred comes out on the other side of a ReLU in every layer: a gradient that passes a few of them is off by
+// 10 to 30 % of its norm, and in the suite's smallest network, whose statistics are over 25 pixels, by 68 %. Rounding nothing but the weights
+// to bf16, in float32, does most of that, to which an engine's own tests can compare. Losses after a few steps were off by 12 % at most.
 var (
 	Float64 = Tolerance{Floor: 1e-9, Gradient: 1e-10}
 	Float32 = Tolerance{Floor: 1e-5, Deviations: 8, Gradient: 2e-5}
+	BF16    = Tolerance{Floor: 0.15, Gradient: 0.75, Coarse: true}
 )
 
 // Run runs the whole suite as subtests.

@@ -33,11 +33,17 @@ var _ core.Engine[float64] = (*Engine[float64])(nil)
 
 var errClosed = errors.New("reference engine: closed")
 
+// ErrNoBF16 is why New refuses that precision: it would hide what others are compared with.
+var ErrNoBF16 = errors.New("reference engine: bf16 is a precision of faster engines")
+
 // New compiles the network. The engine starts from core.NewState: set a state before using it.
 func New[F core.Float](net *core.Network, cfg core.CompileConfig) (*Engine[F], error) {
 	shapes, err := core.CheckCompile(net, cfg)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Precision == core.BF16 {
+		return nil, ErrNoBF16
 	}
 	e := &Engine[F]{
 		net: net, cfg: cfg, shapes: shapes, threads: cfg.Threads, state: core.NewState[F](net),

@@ -1,12 +1,14 @@
 package reference_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/enginetest"
 	"github.com/lockstep-ml/lockstep/core/reference"
+	"github.com/lockstep-ml/lockstep/core/resnet"
 )
 
 func newEngine[F core.Float](net *core.Network, cfg core.CompileConfig) (core.Engine[F], error) {
@@ -31,4 +33,15 @@ func TestFloat32(t *testing.T) {
 		New: newEngine[float32], Tolerance: enginetest.Float32, Slow: true,
 		Golden: func(string) bool { return false },
 	})
+}
+
+// TestRefusesBF16: what others are compared with does not round to 8 bits.
+func TestRefusesBF16(t *testing.T) {
+	net, err := resnet.Build("cifar-resnet8", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reference.New[float64](net, core.CompileConfig{Batch: 2, Resolution: 8, Precision: core.BF16}); !errors.Is(err, reference.ErrNoBF16) {
+		t.Errorf("got %v", err)
+	}
 }

@@ -108,7 +108,7 @@ func convKernel(g *gen, f family, s tileShape) {
 		return fmt.Sprintf("%d(DI)(R9*1)", h*f.width)
 	}
 	each := func(do func(reg, mem string)) {
-		eachPixel(g, s, func(i int) {
+		eachPixel(g, f.convArgs(), s, func(i int) {
 			for b := range s.blocks {
 				for h := range per {
 					do(f.v((i*s.blocks+b)*per+h), at(b, h))
@@ -175,18 +175,18 @@ func convTaps(g *gen, f family, s tileShape) {
 	for r := range s.rows {
 		for c := range s.cols {
 			i := r*s.cols + c
-			mem := fmt.Sprintf("%d(%s)(CX*4)", c*64, base[r])
+			mem := fmt.Sprintf("%d(%s)(CX*4)", c*f.sourcePixel(), base[r])
 			if per == 1 && s.blocks == 1 {
-				g.p("VFMADD231PS.BCST %s, %s, %s", mem, f.v(weight), f.v(i))
+				g.mac(f, true, mem, weight, i)
 				continue
 			}
-			value := f.v(weight + 2)
+			value := weight + 2
 			if per == 1 { // registers to spare: two values take turns
-				value = f.v(weight + 2 + i%2)
+				value += i % 2
 			}
-			g.p("VBROADCASTSS %s, %s", mem, value)
-			g.p("VFMADD231PS %s, %s, %s", f.v(weight), value, f.v(2*i))
-			g.p("VFMADD231PS %s, %s, %s", f.v(weight+1), value, f.v(2*i+1))
+			g.p("VBROADCASTSS %s, %s", mem, f.v(value))
+			g.mac(f, false, f.v(weight), value, 2*i)
+			g.mac(f, false, f.v(weight+1), value, 2*i+1)
 		}
 	}
 	g.p("ADDQ $64, DX")
@@ -326,11 +326,11 @@ func rowOut(g *gen, f family, cols int, do func(reg, mem string)) {
 }
 
 // eachPixel walks DI over the tile's output pixels. It uses BX, R12 and R13.
-func eachPixel(g *gen, s tileShape, do func(i int)) {
-	g.field("convArgs", "out", "DI")
-	g.field("convArgs", "outPix", "BX")
+func eachPixel(g *gen, arg string, s tileShape, do func(i int)) {
+	g.field(arg, "out", "DI")
+	g.field(arg, "outPix", "BX")
 	if s.rows > 1 {
-		g.field("convArgs", "outRow", "R12")
+		g.field(arg, "outRow", "R12")
 		g.p("MOVQ DI, R13")
 	}
 	for r := range s.rows {
@@ -349,7 +349,7 @@ func eachPixel(g *gen, s tileShape, do func(i int)) {
 
 // tileTable declares the kernels of a family by shape.
 func tileTable(b *bytes.Buffer, f family) {
-	fmt.Fprintf(b, "// conv%s holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].\nvar conv%s = [2][%d][%d]func(*convArgs){\n", f.name, f.name, maxRows(f), maxCols)
+	fmt.Fprintf(b, "// conv%s holds the kernel of every tile shape: [blocks-1][rows-1][cols-1].\nvar conv%s = [2][%d][%d]func(*%s){\n", f.name, f.name, maxRows(f), maxCols, f.convArgs())
 	for _, s := range tileShapes(f) {
 		if s.cols == 1 && s.rows == 1 {
 			if s.blocks == 2 {
@@ -368,6 +368,9 @@ func tileTable(b *bytes.Buffer, f family) {
 		}
 	}
 	b.WriteString("\t},\n}\n\n")
+	if f.bf != notBF {
+		return
+	}
 	fmt.Fprintf(b, "// convRow%s holds the kernels of whole window rows: [cols-1].\nvar convRow%s = [...]func(*convArgs){", f.name, f.name)
 	for cols := 1; cols <= rowPixels(f); cols++ {
 		fmt.Fprintf(b, "%s, ", rowName(f, cols))

@@ -17,12 +17,26 @@ type pass struct {
 	body         func(k *kern, chain int, at func(field string) string)
 }
 
-type ptr struct{ field, reg string }
+type ptr struct {
+	field, reg string
+	wide       bool // pixels of float32 in a pass over bf16
+}
+
+// scale is how much larger the pointer's pixels are than the others.
+func (q ptr) scale() int {
+	if q.wide {
+		return 2
+	}
+	return 1
+}
 
 // kern is a pass being written for one family.
 type kern struct {
 	*gen
 	f family
+	// Of pixels in bf16 that are stored two at a time: the first's place, once it waits.
+	twos  bool
+	first string
 }
 
 func (k *kern) op(name string, regs ...int) {
@@ -41,8 +55,32 @@ func (k *kern) coef(i, r int) { k.p("VMOVUPS %d(R13), %s", i*64, k.f.v(r)) }
 
 func (k *kern) zero(r int) { k.op("VXORPS", r, r, r) }
 
-func (k *kern) load(mem string, r int)  { k.p("VMOVUPS %s, %s", mem, k.f.v(r)) }
-func (k *kern) store(r int, mem string) { k.p("VMOVUPS %s, %s", k.f.v(r), mem) }
+// load brings a pixel to register r; bf16 is widened.
+func (k *kern) load(mem string, r int) {
+	if k.f.bf != notBF {
+		k.widenHeld(mem, r)
+		return
+	}
+	k.p("VMOVUPS %s, %s", mem, k.f.v(r))
+}
+
+// store writes register r, which it leaves alone; what is bf16 in memory is rounded.
+func (k *kern) store(r int, mem string) {
+	if k.f.bf != notBF {
+		k.storeBF(r, mem)
+		return
+	}
+	k.p("VMOVUPS %s, %s", k.f.v(r), mem)
+}
+
+// add adds a pixel in memory to register r; tmp is spoilt where memory holds bf16.
+func (k *kern) add(mem string, r, tmp int) {
+	if k.f.bf != notBF {
+		k.widenHeld(mem, tmp)
+		mem = k.f.v(tmp)
+	}
+	k.p("VADDPS %s, %s, %s", mem, k.f.v(r), k.f.v(r))
+}
 
 // maskPositive clears the lanes of g where z is not above zero; zero is a register that holds 0, tmp is spoilt.
 func (k *kern) maskPositive(z, g, zero, tmp int) {
@@ -66,7 +104,7 @@ func (k *kern) result(first, i int) {
 
 func elementwiseKernels(g *gen, f family) {
 	for _, p := range passes() {
-		k := &kern{g, f}
+		k := &kern{gen: g, f: f}
 		k.write(p)
 	}
 	sgdKernel(g, f)
@@ -88,9 +126,12 @@ func (k *kern) write(p pass) {
 	k.field(ew, "res", "R12")
 	k.field(ew, "rows", "R11")
 	if half {
-		for _, q := range append(p.ptrs, ptr{"", "R13"}, ptr{"", "R12"}) {
+		for _, q := range append(p.ptrs, ptr{reg: "R13"}, ptr{reg: "R12"}) {
 			k.p("ADDQ R15, %s", q.reg)
 		}
+	}
+	if k.f.bf != notBF {
+		k.hold(k.f)
 	}
 	if p.init != nil {
 		p.init(k)
@@ -108,11 +149,12 @@ func (k *kern) write(p pass) {
 }
 
 func (k *kern) rows(p pass) {
+	pixel := k.f.pixel()
 	at := func(disp int) func(string) string {
 		return func(field string) string {
 			for _, q := range p.ptrs {
 				if q.field == field {
-					return fmt.Sprintf("%d(%s)(BX*1)", disp, q.reg)
+					return fmt.Sprintf("%d(%s)(BX*%d)", disp*q.scale(), q.reg, q.scale())
 				}
 			}
 			panic("pass " + p.name + " does not walk " + field)
@@ -124,10 +166,12 @@ func (k *kern) rows(p pass) {
 	k.p("SUBQ $%d, CX", chains)
 	k.p("JLT odd")
 	k.at("pixels")
+	k.twos = k.f.bf == fmaBF
 	for c := range chains {
-		p.body(k, c, at(64*c))
+		p.body(k, c, at(pixel*c))
 	}
-	k.p("ADDQ $%d, BX", 64*chains)
+	k.twos = false
+	k.p("ADDQ $%d, BX", pixel*chains)
 	k.p("SUBQ $%d, CX", chains)
 	k.p("JGE pixels")
 	k.at("odd")
@@ -135,7 +179,7 @@ func (k *kern) rows(p pass) {
 	for c := range chains - 1 {
 		k.p("JZ rowdone")
 		p.body(k, c, at(0))
-		k.p("ADDQ $64, BX")
+		k.p("ADDQ $%d, BX", pixel)
 		k.p("DECQ CX")
 	}
 	k.at("rowdone")
@@ -157,7 +201,7 @@ const (
 )
 
 func passes() []pass {
-	y, a, gr, out := ptr{"y", "SI"}, ptr{"a", "R9"}, ptr{"g", "R10"}, ptr{"out", "DI"}
+	y, a, gr, out := ptr{field: "y", reg: "SI"}, ptr{field: "a", reg: "R9"}, ptr{field: "g", reg: "R10"}, ptr{field: "out", reg: "DI"}
 	ps := []pass{statsPass(y)}
 	for _, relu := range []bool{false, true} {
 		for _, add := range []bool{false, true} {
@@ -168,7 +212,7 @@ func passes() []pass {
 		dxPass("dx", y, gr, out), dxPass("dxZ", y, gr, out))
 	ps = append(ps, pass{name: "accumulate", ptrs: []ptr{a, out}, body: func(k *kern, _ int, at func(string) string) {
 		k.load(at("out"), 0)
-		k.p("VADDPS %s, %s, %s", at("a"), k.f.v(0), k.f.v(0))
+		k.add(at("a"), 0, 1)
 		k.store(0, at("out"))
 	}})
 	return ps
@@ -208,7 +252,7 @@ func applyPass(relu, add bool, y, a, out ptr) pass {
 		k.load(at("y"), c)
 		k.op("VFMADD213PS", 9, 8, c)
 		if add {
-			k.p("VADDPS %s, %s, %s", at("a"), k.f.v(c), k.f.v(c))
+			k.add(at("a"), c, 4+c)
 		}
 		if relu {
 			k.op("VMAXPS", c, 10, c) // second source first: a NaN stays

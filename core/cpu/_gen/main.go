@@ -28,7 +28,11 @@ func main() {
 		write("moves_"+f.name+"_amd64.s", asmFile(func(g *gen) { moveKernels(g, f) }))
 		write("limits_"+f.name+"_amd64.s", asmFile(func(g *gen) { peakKernel(g, f) }))
 	}
+	for _, f := range bfFamilies {
+		write("bf16_"+f.name+"_amd64.s", asmFile(func(g *gen) { bfKernels(g, f) }))
+	}
 	write("kernels_decl_amd64.go", declarations())
+	write("bf16_decl_amd64.go", bfDeclarations())
 }
 
 func write(name string, b []byte) {
@@ -51,11 +55,12 @@ type family struct {
 	reg   string // register prefix
 	width int    // bytes of a register
 	lanes int    // lanes of a register
+	bf    bfKind
 }
 
 var (
-	avx512 = family{"avx512", "Z", 64, 16}
-	avx2   = family{"avx2", "Y", 32, 8}
+	avx512 = family{"avx512", "Z", 64, 16, notBF}
+	avx2   = family{"avx2", "Y", 32, 8, notBF}
 )
 
 // v names register i.
@@ -66,6 +71,7 @@ type gen struct {
 	buf   bytes.Buffer
 	label int
 	decls []string
+	frame int // bytes on the stack of the functions to come
 }
 
 func (g *gen) raw(s string) { g.buf.WriteString(s) }
@@ -81,7 +87,7 @@ func (g *gen) at(label string) { fmt.Fprintf(&g.buf, "%s:\n", label) }
 // fn starts a function that takes one pointer, which it leaves in AX.
 func (g *gen) fn(name, arg string) {
 	g.decls = append(g.decls, fmt.Sprintf("//go:noescape\nfunc %s(a *%s)\n", name, arg))
-	fmt.Fprintf(&g.buf, "\n// func %s(a *%s)\nTEXT ·%s(SB), NOSPLIT, $0-8\n", name, arg, name)
+	fmt.Fprintf(&g.buf, "\n// func %s(a *%s)\nTEXT ·%s(SB), NOSPLIT, $%d-8\n", name, arg, name, g.frame)
 	g.p("MOVQ a+0(FP), AX")
 }
 
@@ -102,16 +108,21 @@ func declarations() []byte {
 		moveKernels(g, f)
 		peakKernel(g, f)
 	}
+	g.decls = append(g.decls, fmt.Sprintf("// peakChains is how many vectors of sums the peak kernels keep.\nconst peakChains = %d\n", peakChains))
+	return goFile(g, avx512, avx2)
+}
+
+// goFile declares what g wrote, and the tables of tiles of some families.
+func goFile(g *gen, families ...family) []byte {
 	var b bytes.Buffer
 	b.WriteString(header)
 	b.WriteString("package cpu\n\n")
 	for _, d := range g.decls {
 		b.WriteString(d + "\n")
 	}
-	for _, f := range []family{avx512, avx2} {
+	for _, f := range families {
 		tileTable(&b, f)
 	}
-	fmt.Fprintf(&b, "\n// peakChains is how many vectors of sums the peak kernels keep.\nconst peakChains = %d\n", peakChains)
 	src, err := format.Source(b.Bytes())
 	if err != nil {
 		log.Fatal(err)

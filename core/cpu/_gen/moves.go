@@ -4,7 +4,7 @@ import "fmt"
 
 // moveKernels writes the kernels that move values from one layout to another, and those of max-pooling.
 func moveKernels(g *gen, f family) {
-	k := &kern{g, f}
+	k := &kern{gen: g, f: f}
 	k.transposeKernel()
 	k.imageKernel()
 	k.pixelKernel("copyPixels", false)

@@ -158,12 +158,12 @@ func (k wgradKern) rollRow() {
 
 // store writes the sums, or adds them to what is there.
 func (k wgradKern) store() {
-	k.field(wg, "dw", "DI")
-	k.field(wg, "add", "CX")
+	k.field(k.f.wgradArgs(), "dw", "DI")
+	k.field(k.f.wgradArgs(), "add", "CX")
 	if k.s.blocks > 1 {
-		k.field(wg, "dwBlock", "R10")
+		k.field(k.f.wgradArgs(), "dwBlock", "R10")
 	}
-	k.field(wg, "dwTap", "R9")
+	k.field(k.f.wgradArgs(), "dwTap", "R9")
 	each := func(do func(reg, mem string)) {
 		at := 0
 		for t := range k.s.taps {
