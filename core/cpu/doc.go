@@ -1,4 +1,4 @@
-// Package cpu is the float32 engine for CPUs: convolutions blocked by 16 channels, vector kernels chosen at run
+// Package cpu is the engine for CPUs, in float32 or bf16: convolutions blocked by 16 channels, vector kernels chosen at run
 // time, every buffer planned when the network is compiled.
 //
 // Compile a network with [New], give it a state with SetState, and call Train, Update and Eval from one goroutine;
@@ -14,6 +14,12 @@
 // is accumulated in one fixed order with fused multiply-adds, and reductions run lane by lane in memory order. So
 // the number of threads changes nothing, and the AVX-512, the AVX2 and the generic kernels give the same bits: the
 // generic ones emulate the fused multiply-add of float32 exactly.
+//
+// # bf16
+//
+// With core.BF16 activations, their gradients and the weights that convolutions multiply by take 16 bits; sums, statistics and updates
+// stay float32. It has a set of bits of its own, again the same for every family of kernels. New refuses it with [ErrNoBF16] where the
+// processor has no AVX512_BF16.
 //
 // # Kernels
 //

@@ -8,7 +8,7 @@ type halves struct{ k *bfKernels }
 
 const (
 	// swapWorth is for how many taps of how many output blocks a strip of the source should be prepared: that then takes 1.5 % of the time.
-	swapWorth = 18
+	swapWorth = 36
 	// maxStrip bounds a strip's bytes, so that it shares a second-level cache with the weights of two output blocks.
 	maxStrip = 384 << 10
 	// singly is so many products that a call treats one tile: these kernels know no more.

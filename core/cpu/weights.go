@@ -32,6 +32,10 @@ const (
 	// cache of 48 KiB. Rounding errors grow with it too, and so does the time in which the scheduler cannot have the core (12 cycles
 	// a pixel).
 	maxChain = 200
+	// In bf16, maxPairedChain does so for several images, of which x lies in the cache twice, and maxImageChain for images of 3 channels:
+	// the rows that the window of one piece reads of the next are laid out for both.
+	maxPairedChain = 150
+	maxImageChain  = 450
 	// minItems is how many independent pieces the gradient of a layer's weights is cut into at least, by tiles of channels and,
 	// where these are few, by groups of images. Fewer leave cores idle at the end; more cost time to add the groups up.
 	minItems = 32
@@ -78,14 +82,21 @@ func (u *convUnit) allocate() {
 
 // pieces cuts a group's pixels: whole images where several fit, else rows of one.
 func (u *convUnit) pieces(g span) (out []pixelPiece) {
-	if n := maxChain / (u.y.h * u.y.w); n > 1 {
+	longest, several := maxChain, maxChain
+	if u.in.px == bfPixelBytes {
+		several = maxPairedChain
+		if u.ofImage() {
+			longest = maxImageChain
+		}
+	}
+	if n := several / (u.y.h * u.y.w); n > 1 {
 		for _, im := range divide(g.n, n) {
 			out = append(out, pixelPiece{span{g.from + im.from, im.n}, 0, u.y.h})
 		}
 		return out
 	}
 	for im := range g.n {
-		for _, r := range divide(u.y.h, max(1, maxChain/u.y.w)) {
+		for _, r := range divide(u.y.h, max(1, longest/u.y.w)) {
 			out = append(out, pixelPiece{span{g.from + im, 1}, r.from, r.n})
 		}
 	}
