@@ -82,13 +82,7 @@ func (u *convUnit) allocate() {
 
 // pieces cuts a group's pixels: whole images where several fit, else rows of one.
 func (u *convUnit) pieces(g span) (out []pixelPiece) {
-	longest, several := maxChain, maxChain
-	if u.in.px == bfPixelBytes {
-		several = maxPairedChain
-		if u.ofImage() {
-			longest = maxImageChain
-		}
-	}
+	longest, several := u.chains()
 	if n := several / (u.y.h * u.y.w); n > 1 {
 		for _, im := range divide(g.n, n) {
 			out = append(out, pixelPiece{span{g.from + im.from, im.n}, 0, u.y.h})
@@ -103,13 +97,25 @@ func (u *convUnit) pieces(g span) (out []pixelPiece) {
 	return out
 }
 
+// chains bounds the pixels of pieces of one image and of several.
+func (u *convUnit) chains() (one, several int) {
+	switch {
+	case u.in.px != bfPixelBytes:
+		return maxChain, maxChain
+	case u.ofImage():
+		return maxImageChain, maxPairedChain
+	}
+	return maxChain, maxPairedChain
+}
+
 // largestPieces is pieces of every size up to the largest there is, however many images: what plans are made by.
 func (u *convUnit) largestPieces() []pixelPiece {
 	images := 0
 	for _, g := range u.weights.groups {
 		images = max(images, g.n)
 	}
-	return u.pieces(span{0, min(images, max(1, maxChain/(u.y.h*u.y.w)))})
+	_, several := u.chains()
+	return u.pieces(span{0, min(images, max(1, several/(u.y.h*u.y.w)))})
 }
 
 // rolls says whether a row of the window is what wgradRow treats.
