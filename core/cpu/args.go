@@ -33,7 +33,8 @@ type convArgs struct {
 	// tiles is how many of one shape there are, 1 or more, each inTile and outTile bytes after the one before. The kernel spoils
 	// tiles, in and out.
 	tiles, inTile, outTile int
-	left, adding           int // the kernel's own
+	//lint:ignore U1000 the kernels' own, from tile to tile
+	left, adding int
 }
 
 // wgradArgs describes the gradient of a block of weights, summed over pixels of several images. What a kernel keeps in registers is told
