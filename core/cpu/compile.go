@@ -189,7 +189,7 @@ func (c *compiler) fleeting(i int) bool {
 		return false
 	}
 	nd := c.net.Nodes[c.users[i][0]]
-	return nd.Op == core.OpConv && nd.Stride == 1 && blocksOf(c.shapes[i].C)*blocksOf(nd.Channels)*nd.Kernel*nd.Kernel <= maxTogether
+	return nd.Op == core.OpConv && nd.Stride == 1 && summedTogether(blocksOf(c.shapes[i].C), blocksOf(nd.Channels), nd.Kernel*nd.Kernel)
 }
 
 // gradient gives the tensor of the gradient of a node's output, and whether a contribution must be added to what is

@@ -80,8 +80,7 @@ func (c *compiler) convBackward(u *convUnit, in int, name string, data step) {
 		x = c.makeAgain(in, name)
 	}
 	w.x = x
-	together := u.y.images == c.e.cfg.Batch && u.inCB*u.outCB*u.kk <= maxTogether
-	if !together {
+	if u.y.images != c.e.cfg.Batch || !summedTogether(u.inCB, u.outCB, u.kk) {
 		c.room(u.planWeightGradient(nil))
 		c.pending = append(c.pending, func() {
 			c.backward(fixed(name+" weights", len(w.groups)*len(w.tiles), c.job(u.backwardWeights)).costing(u.flops()), x, u.dy)

@@ -97,6 +97,11 @@ func (u *convUnit) pieces(g span) (out []pixelPiece) {
 	return out
 }
 
+// summedTogether says whether a layer's gradient of weights is summed in one step with the rest of its backward pass.
+func summedTogether(inBlocks, outBlocks, taps int) bool {
+	return inBlocks*outBlocks*taps <= maxTogether
+}
+
 // chains bounds the pixels of pieces of one image and of several.
 func (u *convUnit) chains() (one, several int) {
 	switch {
