@@ -36,6 +36,9 @@ type kernels struct {
 	image func(a *imageArgs)
 	// copyPixels: out = in; addPixels: out += in.
 	copyPixels, addPixels func(a *pixelArgs)
+	// The transforms of winograd.go; winogradError and winogradWeights are those of its gradient.
+	winogradInput, winogradOutput, winogradFilter func(a *winogradArgs)
+	winogradError, winogradWeights                func(a *winogradArgs)
 	// maxPool writes the maxima of windows: the first of equal ones, and a NaN above all. maxPoolGradient adds each output pixel's
 	// gradient to the window's first pixel that equals the maximum.
 	maxPool, maxPoolGradient func(a *poolArgs)
