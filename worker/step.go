@@ -18,7 +18,7 @@ import (
 type trainer struct {
 	job    *Job
 	tracer trace.Tracer
-	spans  []span
+	spans  []Span
 	ready  *readiness
 	layout statistics
 
@@ -37,7 +37,7 @@ type stepResult struct {
 }
 
 func newTrainer(j *Job, tracer trace.Tracer) *trainer {
-	spans := bucketSpans(j.Network.ParamLen())
+	spans := BucketSpans(j.Network.ParamLen())
 	layout := newStatistics(j.Network.NormLen())
 	return &trainer{
 		job: j, tracer: tracer, spans: spans, ready: newReadiness(spans), layout: layout,
@@ -155,10 +155,10 @@ func (t *trainer) reduce(ctx context.Context, group *errgroup.Group, ring Ring, 
 	s := t.spans[b]
 	local := make([]Contribution, len(replicas))
 	for i, r := range replicas {
-		local[i] = Contribution{Replica: r, Values: t.grads[i].Values[s.lo:s.hi]}
+		local[i] = Contribution{Replica: r, Values: t.grads[i].Values[s.Lo:s.Hi]}
 	}
 	group.Go(func() error {
-		return t.traced(ctx, ring, step, b, false, local, t.reduced.Values[s.lo:s.hi])
+		return t.traced(ctx, ring, step, b, false, local, t.reduced.Values[s.Lo:s.Hi])
 	})
 }
 
@@ -210,7 +210,7 @@ func (e *NonFiniteError) Error() string {
 func (t *trainer) findNonFinite(step uint64, replicas []int) error {
 	for b, s := range t.spans {
 		for i, replica := range replicas {
-			if at := firstNonFinite(t.grads[i].Values[s.lo:s.hi]); at >= 0 {
+			if at := firstNonFinite(t.grads[i].Values[s.Lo:s.Hi]); at >= 0 {
 				return &NonFiniteError{Step: step, Replica: replica, Where: t.valueName(b, at)}
 			}
 		}
@@ -249,7 +249,7 @@ func (t *trainer) valueName(bucket, index int) string {
 	if bucket == len(t.spans) {
 		return t.statisticName(index)
 	}
-	p, i := t.job.Network.ParamAt(t.spans[bucket].lo + index)
+	p, i := t.job.Network.ParamAt(t.spans[bucket].Lo + index)
 	return fmt.Sprintf("the gradient of %s[%d]", p.Name, i)
 }
 
