@@ -25,6 +25,7 @@ type allreduceOptions struct {
 	hosts                     []string
 	asJSON                    bool
 
+	verbose          bool
 	serve, ofBench   bool // ofBench: started by another bench, for one session
 	listen, ringHost string
 	sec              network
@@ -86,6 +87,7 @@ func benchAllreduce() *cobra.Command {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7950", "with --serve: HOST:PORT where to be called")
 	f.StringVar(&o.ringHost, "ring-host", "", "with --serve: host where ring neighbours connect, on any free ports; empty: --listen's")
 	o.sec.addFlags(f)
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "with --serve: log sessions")
 	f.BoolVar(&o.ofBench, "of-bench", false, "serve one session of the parent process, and end")
 	if err := f.MarkHidden("of-bench"); err != nil {
 		panic(err) // the flag is defined above
@@ -134,12 +136,16 @@ func (o *allreduceOptions) member(cmd *cobra.Command) error {
 		return explainListen(err, o.listen)
 	}
 	m := ringbench.Member{
-		Open: openBenchRings(&o.sec), Host: o.ringHost, Fits: fits, Once: o.ofBench, Patience: o.timeout,
+		Open: o.logged(openBenchRings(&o.sec)), Host: o.ringHost, Fits: fits, Once: o.ofBench, Patience: o.timeout,
 		Allow: func(addr string) error { return tlsconf.CheckBind(addr, o.sec.dir != "", o.sec.insecure) },
 		Log:   func(err error) { newLog(false, slog.LevelWarn, "bench").Warn("a session failed", "err", err) },
 	}
 	m.Server, m.Dial = o.sec.configs()
-	if _, err := fmt.Fprintln(cmd.OutOrStdout(), "serving at", l.Addr()); err != nil {
+	out := cmd.ErrOrStderr()
+	if o.ofBench {
+		out = cmd.OutOrStdout() // which the parent reads
+	}
+	if _, err := fmt.Fprintln(out, "serving at", l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	err = m.Serve(cmd.Context(), l)
@@ -147,6 +153,15 @@ func (o *allreduceOptions) member(cmd *cobra.Command) error {
 		return errInterrupted
 	}
 	return err
+}
+
+// logged says with --verbose what a session is about.
+func (o *allreduceOptions) logged(open func(ringbench.Link, string) (ringbench.Rings, error)) func(ringbench.Link, string) (ringbench.Rings, error) {
+	log := newLog(o.verbose, slog.LevelWarn, "bench")
+	return func(l ringbench.Link, host string) (ringbench.Rings, error) {
+		log.Info("a session begins", "workers", l.Replicas, "wire", l.Wire, "transport", l.Transport)
+		return open(l, host)
+	}
 }
 
 // drive measures, on processes of its own or on those of --hosts.

@@ -81,13 +81,17 @@ func (m *Member) session(ctx context.Context, c net.Conn) error {
 // errHungUp ends a session that the driver has left; whatever was under way then is given up.
 var errHungUp = errors.New("the driver has hung up")
 
-// readAll hands on what the driver asks until the connection ends, and says why it did.
+// idleLimit bounds how long a driver may ask nothing: it waits for a round, or works out what the bits should be.
+const idleLimit = 15 * time.Minute
+
+// readAll hands on what the driver asks until the connection ends, and says why it did. The first request has to come within patience.
 func (c *conn) readAll(ctx context.Context, to chan<- *request, patience time.Duration) error {
 	for {
 		r := new(request)
 		if err := c.receive(r, patience); err != nil {
 			return fmt.Errorf("%w: %w", errHungUp, err)
 		}
+		patience = idleLimit
 		select {
 		case to <- r:
 		case <-ctx.Done():
