@@ -38,8 +38,12 @@ func startMembers(ctx context.Context, o *allreduceOptions) (*localMembers, erro
 	}
 	m := &localMembers{}
 	ctx, m.cancel = context.WithCancel(ctx)
+	args := []string{"bench", "allreduce", "--serve", "--of-bench", "--listen", "127.0.0.1:0", "--timeout", o.timeout.String()}
+	if o.sec.dir != "" {
+		args = append(args, "--tls", o.sec.dir)
+	}
 	for i := range o.workers {
-		if err := m.start(ctx, self, o, i); err != nil {
+		if err := m.start(ctx, exec.CommandContext(ctx, self, args...)); err != nil {
 			m.cancel()
 			m.group.Wait()
 			return nil, fmt.Errorf("worker %d: %w", i, err)
@@ -48,12 +52,9 @@ func startMembers(ctx context.Context, o *allreduceOptions) (*localMembers, erro
 	return m, nil
 }
 
-func (m *localMembers) start(ctx context.Context, self string, o *allreduceOptions, i int) error {
-	args := []string{"bench", "allreduce", "--serve", "--of-bench", "--listen", "127.0.0.1:0", "--timeout", o.timeout.String()}
-	if o.sec.dir != "" {
-		args = append(args, "--tls", o.sec.dir)
-	}
-	w := &localMember{cmd: exec.CommandContext(ctx, self, args...), ended: make(chan struct{})}
+// start starts one and waits until it serves.
+func (m *localMembers) start(ctx context.Context, cmd *exec.Cmd) error {
+	w := &localMember{cmd: cmd, ended: make(chan struct{})}
 	w.cmd.Stderr = &w.said
 	w.cmd.SysProcAttr = childAttributes()
 	w.cmd.WaitDelay = time.Second
