@@ -72,7 +72,9 @@ func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []i
 	trainErr := t.compute(gctx, group, ring, step, replicas, batches.Replica)
 	computed := time.Now()
 	res.compute = computed.Sub(res.start) - res.dataWait
+	_, tail := t.tracer.Start(ctx, "ring wait")
 	ringErr := group.Wait()
+	tail.End()
 	res.ringWait = time.Since(computed)
 	if ringErr != nil && trainErr == nil {
 		// A neighbour that has heard of a bad value gives the ring up, and its host may learn of that before the verdict on the value itself.
