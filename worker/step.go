@@ -76,17 +76,8 @@ func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []i
 	ringErr := group.Wait()
 	tail.End()
 	res.ringWait = time.Since(computed)
-	if ringErr != nil && trainErr == nil {
-		// A neighbour that has heard of a bad value gives the ring up, and its host may learn of that before the verdict on the value itself.
-		if bad := t.findNonFinite(step, replicas); bad != nil {
-			return res, bad
-		}
-	}
-	if ringErr != nil {
-		return res, t.explain(step, ringErr)
-	}
-	if trainErr != nil {
-		return res, fmt.Errorf("step %d: %w", step, trainErr)
+	if err := t.verdict(step, replicas, trainErr, ringErr); err != nil {
+		return res, err
 	}
 	res.metrics = t.layout.unpack(t.total, t.reduced, t.job.Replicas)
 	_, update := t.tracer.Start(ctx, "update")
@@ -99,6 +90,23 @@ func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []i
 	}
 	res.end = time.Now()
 	return res, nil
+}
+
+// verdict says what kept a step from being committed, nil if nothing did.
+func (t *trainer) verdict(step uint64, replicas []int, trainErr, ringErr error) error {
+	if ringErr != nil && trainErr == nil {
+		// A neighbour that has heard of a bad value gives the ring up, and its host may learn of that before the verdict on the value itself.
+		if bad := t.findNonFinite(step, replicas); bad != nil {
+			return bad
+		}
+	}
+	if ringErr != nil {
+		return t.explain(step, ringErr)
+	}
+	if trainErr != nil {
+		return fmt.Errorf("step %d: %w", step, trainErr)
+	}
+	return nil
 }
 
 // compute runs the hosted replicas one after another and sets each bucket going once the last of them has it. An error

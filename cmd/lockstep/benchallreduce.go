@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/lockstep-ml/lockstep/core/cpu"
 	"github.com/lockstep-ml/lockstep/internal/ringbench"
@@ -71,7 +72,13 @@ func benchAllreduce() *cobra.Command {
 			return o.drive(cmd)
 		},
 	}
-	f := cmd.Flags()
+	o.addFlags(cmd.Flags())
+	cmd.MarkFlagsMutuallyExclusive("hosts", "workers")
+	cmd.MarkFlagsMutuallyExclusive("hosts", "serve")
+	return cmd
+}
+
+func (o *allreduceOptions) addFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
 	f.IntVar(&o.workers, "workers", 2, "processes to start on this machine")
 	f.IntVar(&o.elements, "elements", resnet50Elements, "values of the gradient; the default is ResNet-50's")
@@ -92,9 +99,6 @@ func benchAllreduce() *cobra.Command {
 	if err := f.MarkHidden("of-bench"); err != nil {
 		panic(err) // the flag is defined above
 	}
-	cmd.MarkFlagsMutuallyExclusive("hosts", "workers")
-	cmd.MarkFlagsMutuallyExclusive("hosts", "serve")
-	return cmd
 }
 
 // validate reports everything wrong that can be seen at once.
