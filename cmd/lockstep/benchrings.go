@@ -24,7 +24,7 @@ func openBenchRings(sec *network) func(ringbench.Link, string) (ringbench.Rings,
 		if err := checkBenchLink(l); err != nil {
 			return nil, err
 		}
-		r, err := openRings(l.Run, net.JoinHostPort(host, "0"), l.Wire, sec)
+		r, err := openRings(l.Run, net.JoinHostPort(host, "0"), l.Wire, l.Transport, sec)
 		if err != nil {
 			return nil, err
 		}

@@ -41,8 +41,11 @@ type rings struct {
 	wire   allreduce.Wire
 }
 
-// openRings listens for left neighbours and serves them until close.
-func openRings(run, listen string, wire int, sec *network) (*rings, error) {
+// openRings listens for left neighbours and serves them until close. It is the one place where a transport is chosen.
+func openRings(run, listen string, wire int, transport string, sec *network) (*rings, error) {
+	if err := checkTransport(transport); err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening for ring neighbours: %w", err)

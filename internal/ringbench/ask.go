@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/lockstep-ml/lockstep/internal/tlsconf"
 )
 
 func (d *driver) name(member int) string {
@@ -24,7 +26,7 @@ func (d *driver) connect(ctx context.Context) error {
 		group.Go(func() {
 			c, err := dial(ctx, d.cfg.Dial, addr)
 			if err != nil {
-				errs[i] = fmt.Errorf("%s: %w%s", d.name(i), err, d.died(i))
+				errs[i] = fmt.Errorf("%s: %w%s", d.name(i), tlsconf.Explain(err), d.died(i))
 				return
 			}
 			d.conns[i] = newConn(c)
@@ -102,6 +104,9 @@ func (d *driver) ask(member int, q *request) answered {
 	switch {
 	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		a.gone, a.err = true, fmt.Errorf("%s is gone during %q: %w%s", d.name(member), q.Op, err, d.died(member))
+		if q.Op == opPrepare && d.cfg.Dial == nil {
+			a.err = fmt.Errorf("%w; it may want TLS, which this side was not given", a.err)
+		}
 	case err != nil:
 		a.gone, a.err = true, fmt.Errorf("%s has not answered %q: %w%s", d.name(member), q.Op, err, d.died(member))
 	case a.reply.Error != "":
