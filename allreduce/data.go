@@ -1,7 +1,5 @@
 package allreduce
 
-import "context"
-
 // chunkAlign is what the borders of chunks and segments are multiples of, in
 // values: one cache line of 32-bit integers, so that vector code meets no odd ends
 // but the bucket's own.
@@ -14,7 +12,7 @@ type plan struct {
 	n, size  int
 	segment  int // values of a full segment
 	segments int // per chunk; the last ones of a chunk may be short or empty
-	window   int // segments sent ahead of what is received, 1..segments
+	window   int // segments under way at a time, 1..segments
 }
 
 func newPlan(n int, c *Config, w Wire) plan {
@@ -42,106 +40,173 @@ func (p *plan) span(i, s int) (lo, hi int) {
 	return min(hi, lo+s*p.segment), min(hi, lo+(s+1)*p.segment)
 }
 
-// pass is the data pass of one bucket: 2*(Size-1) hops of plan.segments
-// segments each. Operation i is segment i%segments of hop i/segments; what is
-// sent as operation i was received as operation i-segments.
+// pass is the data pass of one bucket. Each segment goes round the ring on its
+// own, 2*(Size-1) hops, and window of them are under way at a time: what came in
+// is added to and sent on at once, while it is in the cache. Hop-major order, all
+// segments of a chunk before the next hop, keeps whole chunks in memory instead.
+//
+// Every worker takes the hops in the same order, so a message is on its way
+// whenever it is waited for.
 type pass struct {
 	*job
 	plan
-	held []Message // by segment: received, to be sent on in the next hop
+	reader
 }
 
-// data sums the bucket over the ring and decodes it. Sending runs up to a
-// window ahead of receiving, in one goroutine: the window bounds what a
-// neighbour must store, and it is never longer than a chunk, so what is to be
-// sent has always been received.
-func (j *job) data(ctx context.Context) error {
+// data sums the bucket over the ring and decodes it.
+func (j *job) data() error {
 	p := &pass{job: j, plan: newPlan(len(j.dst), &j.r.cfg, j.grid.wire)}
-	p.held = make([]Message, p.segments)
-	defer p.release()
-	ops := 2 * (p.size - 1) * p.segments
-	for i := range ops + p.window - 1 {
-		if i < ops {
-			if err := p.sendOp(ctx, i); err != nil {
-				return err
-			}
+	p.width = j.grid.wire.Bytes()
+	for s := range p.window {
+		if err := p.start(s); err != nil {
+			return err
 		}
-		if done := i - (p.window - 1); done >= 0 {
-			if err := p.recvOp(ctx, done); err != nil {
-				return err
+	}
+	for first := 0; first < p.segments; first += p.window {
+		for hop := range 2 * (p.size - 1) {
+			for s := first; s < min(first+p.window, p.segments); s++ {
+				if err := p.turn(hop, s); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// release frees what an error left behind.
-func (p *pass) release() {
-	for s := range p.held {
-		p.held[s].Free()
-		p.held[s] = Message{}
-	}
-}
-
-// place returns where operation i stands and the chunk this rank sends then;
-// the chunk it receives is the one before.
+// place returns where hop i stands and the chunk this rank sends then; the
+// chunk it receives is the one before.
 //
 // In hop h of reduce-scatter rank r sends chunk r-h, so that after Size-1 hops
 // it holds the whole sum of chunk r+1, which it sends first in all-gather.
-func (p *pass) place(i int) (phase Phase, hop, segment, chunk int) {
-	hop, segment = i/p.segments, i%p.segments
-	phase = PhaseReduceScatter
+func (p *pass) place(i int) (phase Phase, hop, chunk int) {
 	rank := p.r.cfg.Rank
-	if hop >= p.size-1 {
-		phase, hop = PhaseAllGather, hop-(p.size-1)
-		return phase, hop, segment, (rank + 1 - hop + p.size) % p.size
+	if i >= p.size-1 {
+		hop = i - (p.size - 1)
+		return PhaseAllGather, hop, (rank + 1 - hop + p.size) % p.size
 	}
-	return phase, hop, segment, (rank - hop + p.size) % p.size
+	return PhaseReduceScatter, i, (rank - i + p.size) % p.size
 }
 
-func (p *pass) sendOp(ctx context.Context, i int) error {
-	phase, hop, segment, chunk := p.place(i)
-	lo, hi := p.span(chunk, segment)
+// at returns the header of what is sent of a segment in hop i, and its values.
+func (p *pass) at(i, segment int) (h Header, lo, hi int) {
+	phase, hop, chunk := p.place(i)
+	lo, hi = p.span(chunk, segment)
+	return p.header(phase, hop, segment, lo, (hi-lo)*p.width), lo, hi
+}
+
+// start sends a segment into its first hop: this worker begins the sum.
+func (p *pass) start(segment int) error {
+	h, lo, hi := p.at(0, segment)
 	if lo == hi {
 		return nil // both neighbours know that it is empty
 	}
-	h := p.header(phase, hop, segment, lo, (hi-lo)*p.grid.wire.Bytes())
-	if i < p.segments { // nothing received yet: this worker begins the sum
-		b := newBuffer(int(h.Length))
-		p.accumulate(b.data, nil, lo, hi)
-		return p.send(ctx, h, b.data, b)
-	}
-	m := p.held[segment]
-	p.held[segment] = Message{}
-	return p.send(ctx, h, m.Payload, m)
-}
-
-func (p *pass) recvOp(ctx context.Context, i int) error {
-	phase, hop, segment, chunk := p.place(i)
-	lo, hi := p.span((chunk-1+p.size)%p.size, segment)
-	if lo == hi {
-		return nil
-	}
-	m, err := p.recv(ctx, p.header(phase, hop, segment, lo, (hi-lo)*p.grid.wire.Bytes()))
+	m, err := p.buffer(&h)
 	if err != nil {
 		return err
 	}
-	last := hop == p.size-2
-	if phase == PhaseReduceScatter {
-		b := newBuffer(len(m.Payload))
-		p.accumulate(b.data, m.Payload, lo, hi)
-		m.Free()
-		m = NewMessage(Header{}, b.data, b)
+	out := m.Payload[0]
+	for l := lo; l < hi; l += stride / p.width {
+		end := min(hi, l+stride/p.width)
+		part := out[(l-lo)*p.width : (end-lo)*p.width]
+		p.accumulate(part, nil, l, end)
+		m.add(part)
 	}
-	if phase == PhaseAllGather || last { // the sum is whole
-		p.decode(m.Payload, lo, hi)
+	return p.send(&h, m)
+}
+
+// turn receives a segment in hop i and sends it on, or begins another one in its
+// place after the last hop.
+func (p *pass) turn(i, segment int) error {
+	last := 2*(p.size-1) - 1
+	m, lo, hi, err := p.receive(i, segment)
+	if err != nil {
+		return err
 	}
-	if phase == PhaseAllGather && last {
+	if i == last {
 		m.Free()
+		if segment += p.window; segment < p.segments {
+			return p.start(segment)
+		}
 		return nil
 	}
-	p.held[segment] = m
-	return nil
+	if lo == hi {
+		return nil
+	}
+	h, _, _ := p.at(i+1, segment)
+	return p.send(&h, m)
+}
+
+// receive takes a segment in and does this worker's part: it returns the sums
+// that go on, for the values lo..hi, with nothing for an empty segment.
+func (p *pass) receive(i, segment int) (m Message, lo, hi int, err error) {
+	phase, hop, chunk := p.place(i)
+	lo, hi = p.span((chunk-1+p.size)%p.size, segment)
+	if lo == hi {
+		return Message{}, lo, hi, nil
+	}
+	want := p.header(phase, hop, segment, lo, (hi-lo)*p.width)
+	if m, err = p.recv(&want); err != nil {
+		return m, lo, hi, err
+	}
+	switch {
+	case i < p.size-1:
+		m, err = p.add(&want, m, i == p.size-2)
+	case i < 2*(p.size-1)-1 && m.Bound:
+		m, err = p.copyOut(&want, m)
+	default:
+		m.sum = p.runs(&m, lo, p.decode)
+		if err = p.verify(&want, &m); err != nil {
+			m.Free()
+		}
+	}
+	return m, lo, hi, err
+}
+
+// add returns in with this worker's replicas added, in memory of its own, and
+// frees in. Where the sum is whole with that, it is decoded too.
+func (p *pass) add(want *Header, in Message, whole bool) (Message, error) {
+	defer in.Free()
+	out, err := p.buffer(want)
+	if err != nil {
+		return out, err
+	}
+	base := int(want.Offset)
+	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
+		part := out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
+		p.accumulate(part, b, lo, hi)
+		if whole {
+			p.decode(part, lo, hi)
+		}
+		out.add(part)
+	})
+	return p.passOn(want, &in, out)
+}
+
+// copyOut decodes in and returns a copy of it that can be sent on.
+func (p *pass) copyOut(want *Header, in Message) (Message, error) {
+	defer in.Free()
+	out, err := p.buffer(want)
+	if err != nil {
+		return out, err
+	}
+	base := int(want.Offset)
+	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
+		part := out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
+		copy(part, b)
+		p.decode(part, lo, hi)
+		out.add(part)
+	})
+	return p.passOn(want, &in, out)
+}
+
+// passOn returns out, made from in, if in proves to be as it was sent.
+func (p *pass) passOn(want *Header, in *Message, out Message) (Message, error) {
+	if err := p.verify(want, in); err != nil {
+		out.Free()
+		return Message{}, err
+	}
+	return out, nil
 }
 
 // accumulate sets out to in, or zero when it is nil, plus this worker's

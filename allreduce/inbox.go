@@ -28,6 +28,7 @@ type Inbox struct {
 	mu       sync.Mutex
 	stored   map[Key]Message
 	waiting  map[Key]chan Message // buffered, one message
+	idle     []chan Message       // empty, for the next waits
 	bytes    int
 	done     recentSet
 	fail     error         // breaks everything
@@ -110,12 +111,12 @@ func (b *Inbox) offer(m Message) (placed bool, progress <-chan struct{}, err err
 		return true, nil, nil
 	}
 	// An empty inbox takes any message, so that a small limit cannot block forever.
-	if b.bytes > 0 && b.bytes+len(m.Payload) > b.limit {
+	if b.bytes > 0 && b.bytes+m.Len() > b.limit {
 		b.blocked++
 		return false, b.progress, nil
 	}
 	b.stored[k] = m
-	b.bytes += len(m.Payload)
+	b.bytes += m.Len()
 	return true, nil, nil
 }
 
@@ -133,14 +134,14 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	if b.end != nil {
 		return Message{}, b.end
 	}
-	ch := make(chan Message, 1)
-	b.waiting[k] = ch
+	ch := b.place(k)
 	b.wake() // a blocked Deliver may hold this very message
 	b.mu.Unlock()
 	var err error
 	select {
 	case m := <-ch:
 		b.mu.Lock()
+		b.idle = append(b.idle, ch)
 		return m, nil
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -149,6 +150,19 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	}
 	b.mu.Lock()
 	return b.giveUp(k, ch, err)
+}
+
+// place makes the place where a message that is waited for is put. Called with
+// mu held.
+func (b *Inbox) place(k Key) chan Message {
+	var ch chan Message
+	if n := len(b.idle); n > 0 {
+		ch, b.idle = b.idle[n-1], b.idle[:n-1]
+	} else {
+		ch = make(chan Message, 1)
+	}
+	b.waiting[k] = ch
+	return ch
 }
 
 // giveUp ends the wait for k, unless its message came in the same instant.
@@ -185,7 +199,7 @@ func (b *Inbox) Forget(step uint64, bucket uint32) {
 // drop takes a stored message out. Called with mu held.
 func (b *Inbox) drop(k Key, m Message) {
 	delete(b.stored, k)
-	b.bytes -= len(m.Payload)
+	b.bytes -= m.Len()
 	b.wake()
 }
 

@@ -103,9 +103,6 @@ func (r *Ring) reduce(ctx context.Context, b Bucket, wire Wire, mean bool, local
 
 	j := newJob(r, b, newGrid(wire, r.cfg.Replicas, mean), local, dst)
 	err := j.run(ctx)
-	if j.codes != nil {
-		j.codes.Free()
-	}
 	var nonFinite *NonFiniteError
 	if err != nil && !errors.As(err, &nonFinite) {
 		r.fail(err)

@@ -303,6 +303,14 @@ func (l *link) ended() error {
 	return allreduce.ErrClosed
 }
 
+// Buffer implements allreduce.Transport.
+func (l *link) Buffer(_ context.Context, n int) (allreduce.Message, error) {
+	if err := l.sendable(); err != nil {
+		return allreduce.Message{}, err
+	}
+	return allreduce.NewBuffer(n).Message(), nil
+}
+
 // Send implements allreduce.Transport.
 func (l *link) Send(ctx context.Context, m allreduce.Message) error {
 	err := l.sendable()
