@@ -173,7 +173,7 @@ func FuzzUnmarshal(f *testing.F) {
 }
 
 func FuzzDecodeHello(f *testing.F) {
-	h := hello{version: 1, rank: 2, size: 3, generation: 4, digest: 5, run: "six"}
+	h := hello{version: 2, rank: 2, size: 3, generation: 4, digest: 5, lane: 1, lanes: 2, run: "six"}
 	f.Add(h.encode())
 	f.Add([]byte("LSH1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -189,7 +189,7 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, field := range []string{"Run", "Credentials", "InboxBytes", "QueueLength", "JoinWait", "CloseTimeout"} {
+	for _, field := range []string{"Run", "Credentials", "InboxBytes", "Lanes", "QueueLength", "JoinWait", "CloseTimeout"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%q does not mention %s", err, field)
 		}
