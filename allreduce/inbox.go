@@ -26,7 +26,8 @@ type Inbox struct {
 	failed, ended chan struct{} // closed by Fail and End
 
 	mu       sync.Mutex
-	stored   map[Key]Message
+	stored   map[Key]*Message // values this large would be allocated one by one
+	unused   []*Message       // for stored
 	waiting  map[Key]chan Message // buffered, one message
 	idle     []chan Message       // empty, for the next waits
 	bytes    int
@@ -46,7 +47,7 @@ func NewInbox(runDigest, generation uint64, limit int) *Inbox {
 	return &Inbox{
 		run: runDigest, generation: generation, limit: limit,
 		failed: make(chan struct{}), ended: make(chan struct{}),
-		stored: map[Key]Message{}, waiting: map[Key]chan Message{},
+		stored: map[Key]*Message{}, waiting: map[Key]chan Message{},
 		progress: make(chan struct{}),
 	}
 }
@@ -115,8 +116,7 @@ func (b *Inbox) offer(m Message) (placed bool, progress <-chan struct{}, err err
 		b.blocked++
 		return false, b.progress, nil
 	}
-	b.stored[k] = m
-	b.bytes += m.Len()
+	b.store(k, m)
 	return true, nil, nil
 }
 
@@ -127,9 +127,8 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	if b.fail != nil {
 		return Message{}, b.fail
 	}
-	if m, ok := b.stored[k]; ok {
-		b.drop(k, m)
-		return m, nil
+	if _, ok := b.stored[k]; ok {
+		return b.drop(k), nil
 	}
 	if b.end != nil {
 		return Message{}, b.end
@@ -188,19 +187,36 @@ func (b *Inbox) Forget(step uint64, bucket uint32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.done.add(bucketKey{step, bucket})
-	for k, m := range b.stored {
+	for k := range b.stored {
 		if k.Step == step && k.Bucket == bucket {
-			b.drop(k, m)
-			m.Free()
+			b.drop(k).Free()
 		}
 	}
 }
 
+// store keeps m. Called with mu held.
+func (b *Inbox) store(k Key, m Message) {
+	var at *Message
+	if n := len(b.unused); n > 0 {
+		at, b.unused = b.unused[n-1], b.unused[:n-1]
+	} else {
+		at = new(Message)
+	}
+	*at = m
+	b.stored[k] = at
+	b.bytes += m.Len()
+}
+
 // drop takes a stored message out. Called with mu held.
-func (b *Inbox) drop(k Key, m Message) {
+func (b *Inbox) drop(k Key) Message {
+	at := b.stored[k]
+	m := *at
+	*at = Message{}
+	b.unused = append(b.unused, at)
 	delete(b.stored, k)
 	b.bytes -= m.Len()
 	b.wake()
+	return m
 }
 
 // wake lets blocked Delivers try again. Called with mu held.
@@ -221,9 +237,8 @@ func (b *Inbox) Fail(err error) {
 	}
 	b.fail = err
 	close(b.failed)
-	for k, m := range b.stored {
-		b.drop(k, m)
-		m.Free()
+	for k := range b.stored {
+		b.drop(k).Free()
 	}
 }
 
