@@ -12,7 +12,6 @@ type plan struct {
 	n, size  int
 	segment  int // values of a full segment
 	segments int // per chunk; the last ones of a chunk may be short or empty
-	window   int // segments under way at a time, 1..segments
 }
 
 func newPlan(n int, c *Config, w Wire) plan {
@@ -23,7 +22,6 @@ func newPlan(n int, c *Config, w Wire) plan {
 		longest = max(longest, hi-lo)
 	}
 	p.segments = max(1, (longest+p.segment-1)/p.segment)
-	p.window = min(c.Window, p.segments)
 	return p
 }
 
@@ -41,37 +39,86 @@ func (p *plan) span(i, s int) (lo, hi int) {
 }
 
 // pass is the data pass of one bucket. Each segment goes round the ring on its
-// own, 2*(Size-1) hops, and window of them are under way at a time: what came in
-// is added to and sent on at once, while it is in the cache. Hop-major order, all
-// segments of a chunk before the next hop, keeps whole chunks in memory instead.
+// own, 2*(Size-1) hops, and is added to and sent on as it comes in, while it is in
+// the cache: a chunk at a time would keep whole chunks in memory. At least one of
+// this worker's segments is under way, and more where the ring's window allows it.
 //
-// Every worker takes the hops in the same order, so a message is on its way
-// whenever it is waited for.
+// Messages are taken in the order in which they arrive, since neighbours may
+// start segments at other moments. Whatever is there can be worked on, so no
+// segment waits for another, and what has come is hot.
 type pass struct {
 	*job
 	plan
 	reader
+	seen     []uint64 // a bit for each message received, by segment and hop
+	awaited  int      // messages that have not come
+	started  int      // segments
+	underway int      // of them, those that have not come back
+	want     Header   // of the message at hand
 }
 
 // data sums the bucket over the ring and decodes it.
 func (j *job) data() error {
 	p := &pass{job: j, plan: newPlan(len(j.dst), &j.r.cfg, j.grid.wire)}
 	p.width = j.grid.wire.Bytes()
-	for s := range p.window {
-		if err := p.start(s); err != nil {
+	p.expect()
+	defer func() { p.r.underway.Add(-int64(p.underway)) }()
+	for {
+		for p.started < p.segments && p.mayStart() {
+			if err := p.start(p.started); err != nil {
+				return err
+			}
+			p.started++
+		}
+		if p.awaited == 0 && p.started == p.segments {
+			return nil
+		}
+		if err := p.turn(); err != nil {
 			return err
 		}
 	}
-	for first := 0; first < p.segments; first += p.window {
-		for hop := range 2 * (p.size - 1) {
-			for s := first; s < min(first+p.window, p.segments); s++ {
-				if err := p.turn(hop, s); err != nil {
-					return err
-				}
+}
+
+// hops is how many hops a segment takes.
+func (p *pass) hops() int { return 2 * (p.size - 1) }
+
+// expect counts the messages to come; those of empty segments do not.
+func (p *pass) expect() {
+	p.seen = make([]uint64, (p.segments*p.hops()+63)/64)
+	for s := range p.segments {
+		for i := range p.hops() {
+			if _, lo, hi := p.from(i, s); lo < hi {
+				p.awaited++
+			} else {
+				p.mark(i, s)
 			}
 		}
 	}
-	return nil
+}
+
+// mark notes the message of a segment's hop as received; it says whether it was not.
+func (p *pass) mark(i, segment int) bool {
+	bit := segment*p.hops() + i
+	mask := uint64(1) << (bit % 64)
+	fresh := p.seen[bit/64]&mask == 0
+	p.seen[bit/64] |= mask
+	return fresh
+}
+
+// mayStart says whether one more segment may be put under way, and counts it.
+func (p *pass) mayStart() bool {
+	if p.r.underway.Add(1) <= int64(p.r.cfg.Window) || p.underway == 0 {
+		p.underway++
+		return true
+	}
+	p.r.underway.Add(-1)
+	return false
+}
+
+// back notes that a segment has come back to where it was put under way.
+func (p *pass) back() {
+	p.underway--
+	p.r.underway.Add(-1)
 }
 
 // place returns where hop i stands and the chunk this rank sends then; the
@@ -88,18 +135,28 @@ func (p *pass) place(i int) (phase Phase, hop, chunk int) {
 	return PhaseReduceScatter, i, (rank - i + p.size) % p.size
 }
 
-// at returns the header of what is sent of a segment in hop i, and its values.
-func (p *pass) at(i, segment int) (h Header, lo, hi int) {
+// to returns the header of what is sent of a segment in hop i, and its values.
+func (p *pass) to(i, segment int) (h Header, lo, hi int) {
 	phase, hop, chunk := p.place(i)
 	lo, hi = p.span(chunk, segment)
 	return p.header(phase, hop, segment, lo, (hi-lo)*p.width), lo, hi
 }
 
+// from returns the header of what is received of a segment in hop i, and its values.
+func (p *pass) from(i, segment int) (h Header, lo, hi int) {
+	phase, hop, chunk := p.place(i)
+	lo, hi = p.span((chunk-1+p.size)%p.size, segment)
+	h = p.header(phase, hop, segment, lo, (hi-lo)*p.width)
+	h.From = uint16(p.r.cfg.left())
+	return h, lo, hi
+}
+
 // start sends a segment into its first hop: this worker begins the sum.
 func (p *pass) start(segment int) error {
-	h, lo, hi := p.at(0, segment)
+	h, lo, hi := p.to(0, segment)
 	if lo == hi {
-		return nil // both neighbours know that it is empty
+		p.back() // both neighbours know that it is empty
+		return nil
 	}
 	m, err := p.buffer(&h)
 	if err != nil {
@@ -115,52 +172,74 @@ func (p *pass) start(segment int) error {
 	return p.send(&h, m)
 }
 
-// turn receives a segment in hop i and sends it on, or begins another one in its
-// place after the last hop.
-func (p *pass) turn(i, segment int) error {
-	last := 2*(p.size-1) - 1
-	m, lo, hi, err := p.receive(i, segment)
+// turn receives a message and sends on what becomes of it.
+func (p *pass) turn() error {
+	m, i, want, err := p.next()
 	if err != nil {
 		return err
 	}
-	if i == last {
-		m.Free()
-		if segment += p.window; segment < p.segments {
-			return p.start(segment)
-		}
+	segment := int(want.Segment)
+	if !p.mark(i, segment) {
+		m.Free() // came twice
 		return nil
 	}
-	if lo == hi {
-		return nil
-	}
-	h, _, _ := p.at(i+1, segment)
-	return p.send(&h, m)
-}
-
-// receive takes a segment in and does this worker's part: it returns the sums
-// that go on, for the values lo..hi, with nothing for an empty segment.
-func (p *pass) receive(i, segment int) (m Message, lo, hi int, err error) {
-	phase, hop, chunk := p.place(i)
-	lo, hi = p.span((chunk-1+p.size)%p.size, segment)
-	if lo == hi {
-		return Message{}, lo, hi, nil
-	}
-	want := p.header(phase, hop, segment, lo, (hi-lo)*p.width)
-	if m, err = p.recv(&want); err != nil {
-		return m, lo, hi, err
-	}
+	p.awaited--
+	last := i == p.hops()-1
 	switch {
 	case i < p.size-1:
-		m, err = p.add(&want, m, i == p.size-2)
-	case i < 2*(p.size-1)-1 && m.Bound:
-		m, err = p.copyOut(&want, m)
+		m, err = p.add(want, m, i == p.size-2)
+	case m.Bound && !last:
+		m, err = p.copyOut(want, m)
 	default:
-		m.sum = p.runs(&m, lo, p.decode)
-		if err = p.verify(&want, &m); err != nil {
+		m.sum = p.runs(&m, int(want.Offset), p.decode)
+		if err = p.verify(want, &m); err != nil {
 			m.Free()
 		}
 	}
-	return m, lo, hi, err
+	if err != nil {
+		return err
+	}
+	if last {
+		m.Free()
+		p.back()
+		return nil
+	}
+	h, _, _ := p.to(i+1, segment)
+	return p.send(&h, m)
+}
+
+// next waits for a message of the data pass. It returns the hop that it belongs
+// to, and the header that it should have.
+func (p *pass) next() (m Message, i int, want *Header, err error) {
+	any := p.header(PhaseData, 0, 0, 0, 0)
+	if m, err = p.await(any.Key); err != nil {
+		h := p.missing()
+		return m, 0, nil, p.hopError("receive", &h, err)
+	}
+	k := &m.Header.Key
+	if i = int(k.Hop); k.Phase == PhaseAllGather {
+		i += p.size - 1
+	}
+	if int(k.Hop) < p.size-1 && int64(k.Segment) < int64(p.segments) {
+		p.want, _, _ = p.from(i, int(k.Segment))
+	} else {
+		p.want = p.missing() // from which it differs
+	}
+	if err = p.compare(&p.want, &m); err != nil {
+		m.Free()
+	}
+	return m, i, &p.want, err
+}
+
+// missing returns the header of the first message that has not come.
+func (p *pass) missing() Header {
+	for bit := range p.segments * p.hops() {
+		if p.seen[bit/64]&(1<<(bit%64)) == 0 {
+			h, _, _ := p.from(bit%p.hops(), bit/p.hops())
+			return h
+		}
+	}
+	panic("allreduce: waited for a message where none was to come")
 }
 
 // add returns in with this worker's replicas added, in memory of its own, and

@@ -15,10 +15,10 @@ const DefaultInboxBytes = 256 << 20
 // neighbour until the ring asks for it by key. Its payload bytes are bounded:
 // Deliver waits when it is full, which pushes back on the sender.
 //
-// Invariants: a key is given out at most once while its bucket is remembered; a
-// message of another run or generation is never stored. A queue in order of
-// arrival would be simpler, but buckets overlap, so the message a bucket waits
-// for can stand behind another bucket's.
+// Invariants: exponents are given out at most once while their bucket is
+// remembered; a message of another run or generation is never stored. One queue in
+// order of arrival would be simpler, but buckets overlap, so the message a bucket
+// waits for can stand behind another bucket's.
 type Inbox struct {
 	run, generation uint64
 	limit           int
@@ -26,8 +26,9 @@ type Inbox struct {
 	failed, ended chan struct{} // closed by Fail and End
 
 	mu       sync.Mutex
-	stored   map[Key]*Message // values this large would be allocated one by one
-	unused   []*Message       // for stored
+	stored   map[Key]*letter      // exponents
+	data     map[bucketKey]*mail  // the rest, in order of arrival
+	unused   *letter              // for the next messages
 	waiting  map[Key]chan Message // buffered, one message
 	idle     []chan Message       // empty, for the next waits
 	bytes    int
@@ -47,7 +48,7 @@ func NewInbox(runDigest, generation uint64, limit int) *Inbox {
 	return &Inbox{
 		run: runDigest, generation: generation, limit: limit,
 		failed: make(chan struct{}), ended: make(chan struct{}),
-		stored: map[Key]*Message{}, waiting: map[Key]chan Message{},
+		stored: map[Key]*letter{}, data: map[bucketKey]*mail{}, waiting: map[Key]chan Message{},
 		progress: make(chan struct{}),
 	}
 }
@@ -106,8 +107,8 @@ func (b *Inbox) offer(m Message) (placed bool, progress <-chan struct{}, err err
 		m.Free()
 		return true, nil, nil
 	}
-	if ch, ok := b.waiting[k]; ok {
-		delete(b.waiting, k)
+	if ch, ok := b.waiting[wanted(k)]; ok {
+		delete(b.waiting, wanted(k))
 		ch <- m
 		return true, nil, nil
 	}
@@ -116,7 +117,7 @@ func (b *Inbox) offer(m Message) (placed bool, progress <-chan struct{}, err err
 		b.blocked++
 		return false, b.progress, nil
 	}
-	b.store(k, m)
+	b.store(m)
 	return true, nil, nil
 }
 
@@ -127,8 +128,8 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	if b.fail != nil {
 		return Message{}, b.fail
 	}
-	if _, ok := b.stored[k]; ok {
-		return b.drop(k), nil
+	if m, ok := b.take(k); ok {
+		return m, nil
 	}
 	if b.end != nil {
 		return Message{}, b.end
@@ -189,34 +190,11 @@ func (b *Inbox) Forget(step uint64, bucket uint32) {
 	b.done.add(bucketKey{step, bucket})
 	for k := range b.stored {
 		if k.Step == step && k.Bucket == bucket {
-			b.drop(k).Free()
+			b.discard(k)
 		}
 	}
-}
-
-// store keeps m. Called with mu held.
-func (b *Inbox) store(k Key, m Message) {
-	var at *Message
-	if n := len(b.unused); n > 0 {
-		at, b.unused = b.unused[n-1], b.unused[:n-1]
-	} else {
-		at = new(Message)
-	}
-	*at = m
-	b.stored[k] = at
-	b.bytes += m.Len()
-}
-
-// drop takes a stored message out. Called with mu held.
-func (b *Inbox) drop(k Key) Message {
-	at := b.stored[k]
-	m := *at
-	*at = Message{}
-	b.unused = append(b.unused, at)
-	delete(b.stored, k)
-	b.bytes -= m.Len()
-	b.wake()
-	return m
+	b.discard(Key{Step: step, Bucket: bucket, Phase: PhaseData})
+	delete(b.data, bucketKey{step, bucket})
 }
 
 // wake lets blocked Delivers try again. Called with mu held.
@@ -238,7 +216,10 @@ func (b *Inbox) Fail(err error) {
 	b.fail = err
 	close(b.failed)
 	for k := range b.stored {
-		b.drop(k).Free()
+		b.discard(k)
+	}
+	for k := range b.data {
+		b.discard(Key{Step: k.step, Bucket: k.bucket, Phase: PhaseData})
 	}
 }
 

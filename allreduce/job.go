@@ -188,30 +188,48 @@ func (j *job) send(h *Header, m Message) error {
 	return nil
 }
 
-// recv waits for the left neighbour's message at want's place. Its payload has
-// the length that is wanted, and must be passed to verify before anything that
-// came of it is used. It corrects want, which has this worker's rank in From.
-func (j *job) recv(want *Header) (Message, error) {
-	want.From = uint16(j.r.cfg.left())
-	j.wait.begin(j.timeout(want.Phase))
-	m, err := j.r.transport.Recv(j.wait.ctx, want.Key)
+// await waits for the message with key k.
+func (j *job) await(k Key) (Message, error) {
+	j.wait.begin(j.timeout(k.Phase))
+	m, err := j.r.transport.Recv(j.wait.ctx, k)
 	if err = j.wait.end(err); err != nil {
 		m.Free()
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// recv waits for the left neighbour's message at want's place. It must be passed
+// to verify before anything that came of it is used. It corrects want, which has
+// this worker's rank in From.
+func (j *job) recv(want *Header) (Message, error) {
+	want.From = uint16(j.r.cfg.left())
+	m, err := j.await(want.Key)
+	if err != nil {
 		return Message{}, j.hopError("receive", want, err)
 	}
+	if err := j.compare(want, &m); err != nil {
+		m.Free()
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// compare returns what is wrong with a message's header or length: that it is
+// damaged, where that explains it.
+func (j *job) compare(want *Header, m *Message) error {
 	mismatch := want.differs(&m.Header)
 	if n := m.Len(); mismatch == nil && n != int(want.Length) {
 		mismatch = &MismatchError{Field: "the payload's length", Here: uint64(want.Length), There: uint64(n)}
 	}
 	if mismatch == nil {
-		return m, nil
+		return nil
 	}
-	defer m.Free()
-	m.sum = payloadSum(&m)
-	if err := j.verify(want, &m); err != nil { // damage explains the difference
-		return Message{}, err
+	m.sum = payloadSum(m)
+	if err := j.verify(want, m); err != nil {
+		return err
 	}
-	return Message{}, j.hopError("receive", want, mismatch)
+	return j.hopError("receive", want, mismatch)
 }
 
 // verify compares the checksum of a received message, the payload's being

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 )
 
 // Bucket names a run of parameters reduced together.
@@ -37,6 +38,8 @@ type Ring struct {
 
 	ctx    context.Context // ends, with the cause, when the ring fails
 	cancel context.CancelCauseFunc
+
+	underway atomic.Int64 // segments of this worker that have not come back
 
 	mu     sync.Mutex
 	active map[bucketKey]struct{}

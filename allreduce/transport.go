@@ -25,8 +25,10 @@ type Transport interface {
 	// message need not have left when Send returns. m comes from Buffer, or from
 	// Recv with another header where it is not Bound.
 	Send(ctx context.Context, m Message) error
-	// Recv blocks until the message with this key is there, the context ends or
-	// the transport fails. Each message is given out once; the caller owns it.
+	// Recv blocks until the message with this key is there, or any of those that
+	// PhaseData stands for, the context ends or the transport fails. Each message
+	// is given out once; the caller owns it. A bucket has one wait at a time, and
+	// its payload has the length that its header says.
 	Recv(ctx context.Context, k Key) (Message, error)
 	// Forget drops what is left of a finished bucket and whatever still comes
 	// of it. Does not block.
