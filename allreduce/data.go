@@ -56,7 +56,7 @@ type pass struct {
 // neighbour must store, and it is never longer than a chunk, so what is to be
 // sent has always been received.
 func (j *job) data(ctx context.Context) error {
-	p := &pass{job: j, plan: newPlan(len(j.dst), &j.r.cfg, j.grid.wire)}
+	p := &pass{job: j, plan: newPlan(len(j.dst), &j.r.cfg, j.wire)}
 	p.held = make([]Message, p.segments)
 	defer p.release()
 	ops := 2 * (p.size - 1) * p.segments
@@ -105,10 +105,10 @@ func (p *pass) sendOp(ctx context.Context, i int) error {
 	if lo == hi {
 		return nil // both neighbours know that it is empty
 	}
-	h := p.header(phase, hop, segment, lo, (hi-lo)*p.grid.wire.Bytes())
+	h := p.header(phase, hop, segment, lo, (hi-lo)*p.wire.Bytes())
 	if i < p.segments { // nothing received yet: this worker begins the sum
 		b := newBuffer(int(h.Length))
-		p.accumulate(b.data, nil, lo, hi)
+		p.fixed.Sum(b.data, nil, lo, hi)
 		return p.send(ctx, h, b.data, b)
 	}
 	m := p.held[segment]
@@ -122,19 +122,22 @@ func (p *pass) recvOp(ctx context.Context, i int) error {
 	if lo == hi {
 		return nil
 	}
-	m, err := p.recv(ctx, p.header(phase, hop, segment, lo, (hi-lo)*p.grid.wire.Bytes()))
+	m, err := p.recv(ctx, p.header(phase, hop, segment, lo, (hi-lo)*p.wire.Bytes()))
 	if err != nil {
 		return err
 	}
 	last := hop == p.size-2
 	if phase == PhaseReduceScatter {
 		b := newBuffer(len(m.Payload))
-		p.accumulate(b.data, m.Payload, lo, hi)
+		if last { // the sum is whole
+			p.fixed.SumDecode(b.data, m.Payload, lo, hi)
+		} else {
+			p.fixed.Sum(b.data, m.Payload, lo, hi)
+		}
 		m.Free()
 		m = NewMessage(Header{}, b.data, b)
-	}
-	if phase == PhaseAllGather || last { // the sum is whole
-		p.decode(m.Payload, lo, hi)
+	} else {
+		p.fixed.Decode(m.Payload, lo, hi)
 	}
 	if phase == PhaseAllGather && last {
 		m.Free()
@@ -142,31 +145,4 @@ func (p *pass) recvOp(ctx context.Context, i int) error {
 	}
 	p.held[segment] = m
 	return nil
-}
-
-// accumulate sets out to in, or zero when it is nil, plus this worker's
-// replicas, for the values lo..hi.
-func (p *pass) accumulate(out, in []byte, lo, hi int) {
-	w := p.grid.wire
-	p.eachBlock(lo, hi, func(l, h int, code byte) {
-		sums := p.sums[:h-l]
-		from, to := (l-lo)*w.Bytes(), (h-lo)*w.Bytes()
-		if in == nil {
-			clear(sums)
-		} else {
-			w.load(sums, in[from:to])
-		}
-		p.addLocal(sums, l, h, code)
-		w.store(out[from:to], sums)
-	})
-}
-
-// decode turns the whole sums of the values lo..hi into the result.
-func (p *pass) decode(in []byte, lo, hi int) {
-	w := p.grid.wire
-	p.eachBlock(lo, hi, func(l, h int, code byte) {
-		sums := p.sums[:h-l]
-		w.load(sums, in[(l-lo)*w.Bytes():(h-lo)*w.Bytes()])
-		p.grid.decode(p.dst[l:h], sums, code)
-	})
 }
