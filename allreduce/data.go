@@ -59,8 +59,8 @@ type pass struct {
 
 // data sums the bucket over the ring and decodes it.
 func (j *job) data() error {
-	p := &pass{job: j, plan: newPlan(len(j.dst), &j.r.cfg, j.grid.wire)}
-	p.width = j.grid.wire.Bytes()
+	p := &pass{job: j, plan: newPlan(len(j.dst), &j.r.cfg, j.wire)}
+	p.width = j.wire.Bytes()
 	p.expect()
 	defer func() { p.r.underway.Add(-int64(p.underway)) }()
 	for {
@@ -166,7 +166,7 @@ func (p *pass) start(segment int) error {
 	for l := lo; l < hi; l += stride / p.width {
 		end := min(hi, l+stride/p.width)
 		part := out[(l-lo)*p.width : (end-lo)*p.width]
-		p.accumulate(part, nil, l, end)
+		p.fixed.Sum(part, nil, l, end)
 		m.add(part)
 	}
 	return p.send(&h, m)
@@ -191,7 +191,7 @@ func (p *pass) turn() error {
 	case m.Bound && !last:
 		m, err = p.copyOut(want, m)
 	default:
-		m.sum = p.runs(&m, int(want.Offset), p.decode)
+		m.sum = p.runs(&m, int(want.Offset), p.fixed.Decode)
 		if err = p.verify(want, &m); err != nil {
 			m.Free()
 		}
@@ -253,9 +253,10 @@ func (p *pass) add(want *Header, in Message, whole bool) (Message, error) {
 	base := int(want.Offset)
 	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
 		part := out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
-		p.accumulate(part, b, lo, hi)
 		if whole {
-			p.decode(part, lo, hi)
+			p.fixed.SumDecode(part, b, lo, hi)
+		} else {
+			p.fixed.Sum(part, b, lo, hi)
 		}
 		out.add(part)
 	})
@@ -273,7 +274,7 @@ func (p *pass) copyOut(want *Header, in Message) (Message, error) {
 	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
 		part := out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
 		copy(part, b)
-		p.decode(part, lo, hi)
+		p.fixed.Decode(b, lo, hi)
 		out.add(part)
 	})
 	return p.passOn(want, &in, out)
@@ -286,31 +287,4 @@ func (p *pass) passOn(want *Header, in *Message, out Message) (Message, error) {
 		return Message{}, err
 	}
 	return out, nil
-}
-
-// accumulate sets out to in, or zero when it is nil, plus this worker's
-// replicas, for the values lo..hi.
-func (p *pass) accumulate(out, in []byte, lo, hi int) {
-	w := p.grid.wire
-	p.eachBlock(lo, hi, func(l, h int, code byte) {
-		sums := p.sums[:h-l]
-		from, to := (l-lo)*w.Bytes(), (h-lo)*w.Bytes()
-		if in == nil {
-			clear(sums)
-		} else {
-			w.load(sums, in[from:to])
-		}
-		p.addLocal(sums, l, h, code)
-		w.store(out[from:to], sums)
-	})
-}
-
-// decode turns the whole sums of the values lo..hi into the result.
-func (p *pass) decode(in []byte, lo, hi int) {
-	w := p.grid.wire
-	p.eachBlock(lo, hi, func(l, h int, code byte) {
-		sums := p.sums[:h-l]
-		w.load(sums, in[(l-lo)*w.Bytes():(h-lo)*w.Bytes()])
-		p.grid.decode(p.dst[l:h], sums, code)
-	})
 }

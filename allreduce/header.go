@@ -125,7 +125,7 @@ func DecodeHeader(b []byte) (Header, error) {
 	switch {
 	case h.Phase < PhaseExponents || h.Phase > PhaseAllGather:
 		return h, fmt.Errorf("allreduce: header has unknown phase %d", h.Phase)
-	case !h.Wire.valid():
+	case !h.Wire.Valid():
 		return h, fmt.Errorf("allreduce: header has unknown wire width %d", h.Wire)
 	case h.Length > MaxPayload:
 		return h, fmt.Errorf("allreduce: header announces %d bytes, at most %d are allowed", h.Length, MaxPayload)

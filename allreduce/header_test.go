@@ -90,7 +90,7 @@ func FuzzDecodeHeader(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if h.Length > MaxPayload || !h.Wire.valid() {
+		if h.Length > MaxPayload || !h.Wire.Valid() {
 			t.Errorf("accepted %+v", h)
 		}
 		again := make([]byte, HeaderSize)

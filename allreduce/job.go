@@ -6,24 +6,31 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/lockstep-ml/lockstep/allreduce/fixed"
 )
 
 // job is the reduction of one bucket, run by the goroutine that called Reduce.
 type job struct {
 	r      *Ring
 	bucket Bucket
-	grid   grid
+	wire   Wire
 	local  []Contribution
 	dst    []float32
 	codes  []byte          // one byte a block; local maxima, then those of all replicas
 	caller context.Context // the bucket's; wait has its own below it
 	wait   *waiter
 	check  checksum
-	sums   [BlockSize]int32
+	fixed  fixed.Bucket
 }
 
-func newJob(r *Ring, b Bucket, g grid, local []Contribution, dst []float32) *job {
-	return &job{r: r, bucket: b, grid: g, local: local, dst: dst}
+func newJob(r *Ring, b Bucket, g fixed.Grid, local []Contribution, dst []float32) *job {
+	j := &job{r: r, bucket: b, wire: g.Wire(), local: local, dst: dst}
+	j.fixed = fixed.Bucket{Grid: g, Dst: dst, Replicas: make([][]float32, len(local))}
+	for i, c := range local {
+		j.fixed.Replicas[i] = c.Values
+	}
+	return j
 }
 
 func (j *job) run(ctx context.Context) error {
@@ -33,18 +40,20 @@ func (j *job) run(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	codes := NewBuffer(blocks(len(j.dst)))
+	codes := NewBuffer(fixed.Blocks(len(j.dst)))
 	defer codes.Free()
 	j.codes = codes.pieces[0]
+	j.fixed.Codes = j.codes
 	clear(j.codes)
 	for _, c := range j.local {
-		maxCodes(j.codes, c.Values)
+		fixed.MaxCodes(j.codes, c.Values)
 	}
 	if j.r.cfg.Size == 1 {
 		if err := j.nonFinite(); err != nil {
 			return err
 		}
-		j.alone()
+		// Without a network the same arithmetic: all replicas are here.
+		j.fixed.SumDecode(nil, nil, 0, len(j.dst))
 		return nil
 	}
 	j.caller, j.wait = ctx, newWaiter(ctx)
@@ -56,33 +65,6 @@ func (j *job) run(ctx context.Context) error {
 		return err
 	}
 	return j.data()
-}
-
-// alone does without a network what data does with one, in the same arithmetic.
-func (j *job) alone() {
-	j.eachBlock(0, len(j.dst), func(lo, hi int, code byte) {
-		sums := j.sums[:hi-lo]
-		clear(sums)
-		j.addLocal(sums, lo, hi, code)
-		j.grid.decode(j.dst[lo:hi], sums, code)
-	})
-}
-
-// eachBlock cuts lo..hi at the blocks' borders.
-func (j *job) eachBlock(lo, hi int, f func(lo, hi int, code byte)) {
-	for lo < hi {
-		b := lo / BlockSize
-		end := min(hi, (b+1)*BlockSize)
-		f(lo, end, j.codes[b])
-		lo = end
-	}
-}
-
-// addLocal adds the hosted replicas' values lo..hi, of one block, to sums.
-func (j *job) addLocal(sums []int32, lo, hi int, code byte) {
-	for _, c := range j.local {
-		j.grid.addReplica(sums, c.Values[lo:hi], code)
-	}
 }
 
 // exponents takes the maximum of the codes over all workers. Each hop passes on
@@ -121,7 +103,7 @@ func (j *job) raise(want *Header, m Message) error {
 	}
 	rest := j.codes
 	for _, piece := range m.Payload {
-		maxBytes(rest[:len(piece)], piece)
+		fixed.MaxBytes(rest[:len(piece)], piece)
 		rest = rest[len(piece):]
 	}
 	return nil
@@ -131,17 +113,17 @@ func (j *job) raise(want *Header, m Message) error {
 // for it. All workers come to the same verdict, and no message of the bucket is
 // outstanding then, so the ring stays usable.
 func (j *job) nonFinite() error {
-	block := slices.Index(j.codes, codeNonFinite)
+	block := slices.Index(j.codes, fixed.CodeNonFinite)
 	if block < 0 {
 		return nil
 	}
 	e := &NonFiniteError{Step: j.bucket.Step, Bucket: j.bucket.ID, Block: block}
 	for _, c := range j.local {
-		i := firstNonFinite(c.Values)
+		i := fixed.FirstNonFinite(c.Values)
 		if i < 0 || (e.Local && (i > e.Index || i == e.Index && c.Replica > e.Replica)) {
 			continue
 		}
-		e.Local, e.Replica, e.Index, e.Block = true, c.Replica, i, i/BlockSize
+		e.Local, e.Replica, e.Index, e.Block = true, c.Replica, i, i/fixed.BlockSize
 		e.Value = fmt.Sprint(float64(c.Values[i]))
 	}
 	return e
@@ -153,7 +135,7 @@ func (j *job) header(phase Phase, hop, segment, offset, length int) Header {
 	c := &j.r.cfg
 	return Header{
 		Key: Key{Step: j.bucket.Step, Bucket: uint32(j.bucket.ID), Phase: phase, Hop: uint16(hop), Segment: uint32(segment)},
-		Run: j.r.runDigest, Generation: c.Generation, Wire: j.grid.wire,
+		Run: j.r.runDigest, Generation: c.Generation, Wire: j.wire,
 		Replicas: uint32(c.Replicas), From: uint16(c.Rank), Size: uint16(c.Size),
 		BucketLen: uint64(len(j.dst)), Offset: uint64(offset), Length: uint32(length),
 	}
