@@ -181,7 +181,6 @@ func TestSameBitsHoweverPayloadsTravel(t *testing.T) {
 
 // A segment takes nothing from the heap, however many a bucket has.
 func TestSegmentsAllocateNothing(t *testing.T) {
-	t.Skip("package fixed allocates for each block")
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which empties pools
 	const segment = 4096
 	rings, _ := directRing(t, 3, 3, Wire32, func(c *Config, _ *direct) { c.SegmentBytes = segment })

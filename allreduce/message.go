@@ -85,7 +85,39 @@ type Buffer struct {
 // garbage collector and does not tell when it is done with them.
 const minClass = 10
 
-var bufferPools [21]sync.Pool // class: 2^class bytes; 2^20 = MaxPayload
+// bufferPools holds free buffers by class, 2^class bytes; 2^20 is MaxPayload.
+var bufferPools [21]bufferPool
+
+// maxIdleBytes bounds what a pool keeps of its class.
+const maxIdleBytes = 32 << 20
+
+// bufferPool gives out what was given back last, which is still in the cache. A
+// sync.Pool that is filled on one processor and emptied on another gives out the
+// coldest first.
+type bufferPool struct {
+	mu   sync.Mutex
+	idle []*Buffer
+}
+
+func (p *bufferPool) get() *Buffer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	b := p.idle[last]
+	p.idle = p.idle[:last]
+	return b
+}
+
+func (p *bufferPool) put(b *Buffer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) < maxIdleBytes>>b.class {
+		p.idle = append(p.idle, b)
+	}
+}
 
 // NewBuffer returns memory for a payload of n bytes, at most MaxPayload, of
 // unspecified content.
@@ -97,8 +129,8 @@ func NewBuffer(n int) *Buffer {
 	if class >= len(bufferPools) {
 		panic("allreduce: a payload was expected to be at most MaxPayload bytes")
 	}
-	b, ok := bufferPools[class].Get().(*Buffer)
-	if !ok {
+	b := bufferPools[class].get()
+	if b == nil {
 		b = &Buffer{mem: make([]byte, Headroom+1<<class), class: class}
 	}
 	b.pieces[0] = b.mem[Headroom : Headroom+n : Headroom+n]
@@ -116,4 +148,4 @@ func (b *Buffer) Frame(head int) *[]byte {
 }
 
 // Free returns the buffer to its pool.
-func (b *Buffer) Free() { bufferPools[b.class].Put(b) }
+func (b *Buffer) Free() { bufferPools[b.class].put(b) }

@@ -90,7 +90,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.ReadBufferSize(ioBuffer),
 		grpc.WriteBufferSize(ioBuffer),
-		experimental.BufferPool(framePool{}),
+		experimental.BufferPool(&frames),
 	}
 }
 

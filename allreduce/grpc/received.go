@@ -13,37 +13,6 @@ import (
 // a buffer many times its size, so its payloads are copied together.
 const maxPieces = 2 + 2*allreduce.MaxPayload>>14
 
-// frameBytes is the payload of the largest HTTP/2 frame that gRPC sends.
-const frameBytes = 16 << 10
-
-// framePool is where gRPC takes the memory of received frames from. Its own
-// default clears what it gives out, which costs as much as a copy.
-type framePool struct{}
-
-var frames = sync.Pool{New: func() any {
-	b := make([]byte, frameBytes)
-	return &b
-}}
-
-// Get implements mem.BufferPool.
-func (framePool) Get(n int) *[]byte {
-	if n > frameBytes {
-		return mem.DefaultBufferPool().Get(n)
-	}
-	b := frames.Get().(*[]byte)
-	*b = (*b)[:n]
-	return b
-}
-
-// Put implements mem.BufferPool.
-func (framePool) Put(b *[]byte) {
-	if cap(*b) != frameBytes {
-		mem.DefaultBufferPool().Put(b)
-		return
-	}
-	frames.Put(b)
-}
-
 // received is the memory of one message as gRPC handed it over. It is pooled,
 // with all that sending it on takes.
 type received struct {
