@@ -1,6 +1,10 @@
 package fixed
 
-import "math"
+import (
+	"math"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
+)
 
 const (
 	codeZero = 0 // all values are zero
@@ -9,12 +13,12 @@ const (
 )
 
 // MaxCodes raises codes, Blocks(len(v)) of them, to what v needs, block by block.
-func MaxCodes(codes []byte, v []float32) { chosen.maxCodes(codes, v) }
+func MaxCodes(codes []byte, v []float32) { maxCodes(chosen, codes, v) }
 
-func (k *kernels) maxCodes(codes []byte, v []float32) {
+func maxCodes(f simd.Family, codes []byte, v []float32) {
 	for i := range codes {
 		lo := i * BlockSize
-		codes[i] = max(codes[i], codeOf(k.largest(v[lo:min(lo+BlockSize, len(v))])))
+		codes[i] = max(codes[i], codeOf(largest(f, v[lo:min(lo+BlockSize, len(v))])))
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
 const (
@@ -43,7 +45,9 @@ type Grid struct {
 	clamp bool
 	// divisor is 1 for a sum, the number of replicas for a mean.
 	divisor float64
-	kernels *kernels
+	inverse float64 // 1/divisor, rounded
+	shifts  bool    // divisor is a power of two, so inverse is exact
+	family  simd.Family
 }
 
 // NewGrid returns the grid of a run of 1..MaxReplicas replicas; mean says whether decoding divides by their number.
@@ -53,11 +57,13 @@ func NewGrid(w Wire, replicas int, mean bool) Grid {
 	}
 	limit := int32((int64(1)<<(w-1) - 1) / int64(replicas))
 	b := bits.Len32(uint32(limit)+1) - 1
-	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, kernels: chosen}
+	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, family: chosen}
 	g.clamp = int64(1)<<b > int64(limit) && b < 24
 	if mean {
 		g.divisor = float64(replicas)
 	}
+	g.inverse = 1 / g.divisor
+	g.shifts = int(g.divisor)&(int(g.divisor)-1) == 0
 	return g
 }
 
@@ -67,7 +73,8 @@ func (g *Grid) Wire() Wire { return g.wire }
 // exp2 returns 2^k for k in -1022..1023, exactly.
 func exp2(k int) float64 { return math.Float64frombits(uint64(k+1023) << 52) }
 
-// scale is what a block's code means on a grid.
+// scale is what a block's code means on a grid: the rule's own figures, in float64, and those with which vector
+// kernels get the same bits from float32.
 type scale struct {
 	wire    Wire
 	limit   int32
@@ -75,10 +82,24 @@ type scale struct {
 	quantum float64 // 2^k: q = RNE(v * quantum). Exact in float64 for every code
 	unit    float64 // 2^-k: what one step of the integers is worth
 	divisor float64
+
+	// factor * factor2 = 2^k. A product of v is exact, unless it is below 2^-126 and rounds to zero one way or the other.
+	factor, factor2 float32
+	// direct says that float32(s) * step gives the bits of float32(s * unit / divisor).
+	direct bool
+	step   float32
+	// q = s*inverse, q += (s - q*ratio)*inverse, fused, gives those bits always once it is rounded to float32.
+	inverse, ratio float64
 }
 
 // scale gives the scale of a block with a code in 1..254.
 func (g *Grid) scale(code byte) scale {
 	k := g.bits - (int(code) - 126)
-	return scale{wire: g.wire, limit: g.limit, clamp: g.clamp, quantum: exp2(k), unit: exp2(-k), divisor: g.divisor}
+	s := scale{wire: g.wire, limit: g.limit, clamp: g.clamp, quantum: exp2(k), unit: exp2(-k), divisor: g.divisor}
+	s.factor, s.factor2 = float32(exp2(min(k, 127))), float32(exp2(max(k-127, 0)))
+	step := s.unit / s.divisor
+	s.direct = g.shifts && step >= 0x1p-126 // else a result may be denormal, and round twice
+	s.step = float32(step)
+	s.inverse, s.ratio = s.unit*g.inverse, s.quantum*s.divisor
+	return s
 }

@@ -6,15 +6,6 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
-// kernels is one family: every function gives the same bits in every family.
-type kernels struct {
-	name string
-	// largest returns the largest magnitude of up to BlockSize values as bits.
-	largest func(v []float32) uint32
-	// reduce forms the sums of a piece and writes them where it says.
-	reduce func(p *piece)
-}
-
 // piece is a run of values inside one block and what is to become of them:
 // sums = in + the replicas' quantised values; out = sums; dst = sums decoded.
 type piece struct {
@@ -26,16 +17,23 @@ type piece struct {
 	at       int         // the first value's index in them
 }
 
-var chosen, choiceErr = choose()
-
-// choose picks the family that the environment asks for.
-func choose() (*kernels, error) {
-	f, err := simd.Choose()
-	if err != nil {
-		return genericKernels, fmt.Errorf("fixed: %w", err)
+// skip leaves out the first values of a piece.
+func (p *piece) skip(done int) {
+	w := p.wire.Bytes()
+	p.out, p.in = cut(p.out, done*w, p.n*w), cut(p.in, done*w, p.n*w)
+	if p.dst != nil {
+		p.dst = p.dst[done:]
 	}
-	return families()[f], nil
+	p.n, p.at = p.n-done, p.at+done
 }
 
-// Check reports that LOCKSTEP_SIMD asks for kernels that this machine cannot run. The plain ones are used then.
-func Check() error { return choiceErr }
+// chosen is the family of all grids but those of tests.
+var chosen, choiceErr = simd.Choose()
+
+// Check reports that LOCKSTEP_SIMD asks for kernels that this machine cannot run. The generic ones are used then.
+func Check() error {
+	if choiceErr != nil {
+		return fmt.Errorf("fixed: %w", choiceErr)
+	}
+	return nil
+}

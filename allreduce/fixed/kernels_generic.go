@@ -6,10 +6,6 @@ import "math"
 // RNE(x) in the low bits of the sum's significand, in two's complement.
 const roundMagic = 3 << 51
 
-var genericKernels = &kernels{name: "generic", largest: largestGeneric, reduce: reduceGeneric}
-
-// largestGeneric returns the largest magnitude of v as the bits of a float32, in
-// which a NaN counts as above an infinity.
 func largestGeneric(v []float32) uint32 {
 	var m0, m1, m2, m3 uint32
 	for len(v) >= 4 {
