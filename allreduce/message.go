@@ -3,7 +3,6 @@ package allreduce
 import (
 	"hash/crc32"
 	"math/bits"
-	"sync"
 )
 
 // Owner is told when a payload's memory is no longer in use.
@@ -81,43 +80,12 @@ type Buffer struct {
 	framed []byte
 }
 
-// minClass keeps every Buffer above 1 KiB: gRPC leaves smaller ones to the
-// garbage collector and does not tell when it is done with them.
-const minClass = 10
-
-// bufferPools holds free buffers by class, 2^class bytes; 2^20 is MaxPayload.
-var bufferPools [21]bufferPool
-
-// maxIdleBytes bounds what a pool keeps of its class.
-const maxIdleBytes = 32 << 20
-
-// bufferPool gives out what was given back last, which is still in the cache. A
-// sync.Pool that is filled on one processor and emptied on another gives out the
-// coldest first.
-type bufferPool struct {
-	mu   sync.Mutex
-	idle []*Buffer
-}
-
-func (p *bufferPool) get() *Buffer {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	last := len(p.idle) - 1
-	if last < 0 {
-		return nil
-	}
-	b := p.idle[last]
-	p.idle = p.idle[:last]
-	return b
-}
-
-func (p *bufferPool) put(b *Buffer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.idle) < maxIdleBytes>>b.class {
-		p.idle = append(p.idle, b)
-	}
-}
+const (
+	// minClass keeps every Buffer above 1 KiB: gRPC leaves smaller ones to the
+	// garbage collector and does not tell when it is done with them.
+	minClass = 10
+	maxClass = 20 // MaxPayload
+)
 
 // NewBuffer returns memory for a payload of n bytes, at most MaxPayload, of
 // unspecified content.
@@ -126,12 +94,12 @@ func NewBuffer(n int) *Buffer {
 	if n > 1<<minClass {
 		class = bits.Len(uint(n - 1))
 	}
-	if class >= len(bufferPools) {
+	if class > maxClass {
 		panic("allreduce: a payload was expected to be at most MaxPayload bytes")
 	}
 	b := bufferPools[class].get()
 	if b == nil {
-		b = &Buffer{mem: make([]byte, Headroom+1<<class), class: class}
+		b = &Buffer{mem: carve(Headroom + 1<<class), class: class}
 	}
 	b.pieces[0] = b.mem[Headroom : Headroom+n : Headroom+n]
 	return b

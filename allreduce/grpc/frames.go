@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc/mem"
+
+	"github.com/lockstep-ml/lockstep/internal/hugepage"
 )
 
 // frameBytes is the payload of the largest HTTP/2 frame that gRPC sends.
@@ -29,17 +31,23 @@ func (p *framePool) Get(n int) *[]byte {
 		return mem.DefaultBufferPool().Get(n)
 	}
 	p.mu.Lock()
-	last := len(p.idle) - 1
-	if last < 0 {
-		p.mu.Unlock()
-		b := make([]byte, n, frameBytes)
-		return &b
+	defer p.mu.Unlock()
+	if len(p.idle) == 0 {
+		p.more()
 	}
+	last := len(p.idle) - 1
 	b := p.idle[last]
 	p.idle = p.idle[:last]
-	p.mu.Unlock()
 	*b = (*b)[:n]
 	return b
+}
+
+// more makes frames. Called with mu held.
+func (p *framePool) more() {
+	for slab := hugepage.Make(2 * hugepage.Size); len(slab) > 0; slab = slab[frameBytes:] {
+		b := slab[:frameBytes:frameBytes]
+		p.idle = append(p.idle, &b)
+	}
 }
 
 // Put implements mem.BufferPool.
