@@ -46,6 +46,10 @@
 	SHRQ  $16, R10;  \
 	KMOVW R10, K4
 
+// AHEAD is how many bytes before their use values and integers are fetched: the processor's own
+// prefetching begins anew at every page, which is every block.
+#define AHEAD 1024
+
 #define ZERO \
 	VPXORD Z0, Z0, Z0;  \
 	VPXORD Z1, Z1, Z1;  \
@@ -64,6 +68,10 @@
 #define NEXTREPLICA \
 	MOVQ (R10), R12;           \
 	ADDQ $24, R10;             \
+	PREFETCHT0 (AHEAD+0)(R12)(R13*4);   \
+	PREFETCHT0 (AHEAD+64)(R12)(R13*4);  \
+	PREFETCHT0 (AHEAD+128)(R12)(R13*4); \
+	PREFETCHT0 (AHEAD+192)(R12)(R13*4); \
 	QUANTISE(0, K1, Z4, Z0);   \
 	QUANTISE(64, K2, Z5, Z1);  \
 	QUANTISE(128, K3, Z6, Z2); \
@@ -108,6 +116,10 @@ loop:
 load:
 	TESTQ       SI, SI
 	JZ          zero
+	PREFETCHT0  (AHEAD+0)(SI)(BX*4)
+	PREFETCHT0  (AHEAD+64)(SI)(BX*4)
+	PREFETCHT0  (AHEAD+128)(SI)(BX*4)
+	PREFETCHT0  (AHEAD+192)(SI)(BX*4)
 	VMOVDQU32.Z 0(SI)(BX*4), K1, Z0
 	VMOVDQU32.Z 64(SI)(BX*4), K2, Z1
 	VMOVDQU32.Z 128(SI)(BX*4), K3, Z2
@@ -187,6 +199,8 @@ loop:
 load:
 	TESTQ       SI, SI
 	JZ          zero
+	PREFETCHT0  (AHEAD+0)(SI)(BX*2)
+	PREFETCHT0  (AHEAD+64)(SI)(BX*2)
 	VPMOVSXWD.Z 0(SI)(BX*2), K1, Z0
 	VPMOVSXWD.Z 32(SI)(BX*2), K2, Z1
 	VPMOVSXWD.Z 64(SI)(BX*2), K3, Z2
@@ -270,6 +284,10 @@ TEXT ·largestAVX512(SB), NOSPLIT, $0-28
 	JLT          rest
 
 loop:
+	PREFETCHT0 (AHEAD+0)(SI)
+	PREFETCHT0 (AHEAD+64)(SI)
+	PREFETCHT0 (AHEAD+128)(SI)
+	PREFETCHT0 (AHEAD+192)(SI)
 	VPANDD  0(SI), Z8, Z4
 	VPANDD  64(SI), Z8, Z5
 	VPANDD  128(SI), Z8, Z6
