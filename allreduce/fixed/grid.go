@@ -48,6 +48,8 @@ type Grid struct {
 	inverse float64 // 1/divisor, rounded
 	shifts  bool    // divisor is a power of two, so inverse is exact
 	family  simd.Family
+	// streamFrom is the length of a bucket from which its result is written past the caches.
+	streamFrom int
 }
 
 // NewGrid returns the grid of a run of 1..MaxReplicas replicas; mean says whether decoding divides by their number.
@@ -57,7 +59,7 @@ func NewGrid(w Wire, replicas int, mean bool) Grid {
 	}
 	limit := int32((int64(1)<<(w-1) - 1) / int64(replicas))
 	b := bits.Len32(uint32(limit)+1) - 1
-	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, family: chosen}
+	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, family: chosen, streamFrom: streamFrom}
 	g.clamp = int64(1)<<b > int64(limit) && b < 24
 	if mean {
 		g.divisor = float64(replicas)

@@ -15,6 +15,7 @@ type piece struct {
 	dst      []float32   // n values, or nil. May be one of the replicas'
 	replicas [][]float32 // of the whole bucket
 	at       int         // the first value's index in them
+	stream   bool        // write dst, which is aligned, past the caches where there is a way to
 }
 
 // skip leaves out the first values of a piece.
