@@ -179,6 +179,7 @@ type proxy struct {
 	mu     sync.Mutex
 	conns  []net.Conn
 	dead   bool
+	total  int64         // bytes towards the target
 	budget int64         // bytes towards the target before onSpent is called
 	spent  chan struct{} // closed when the budget is used up
 	frozen bool
@@ -252,11 +253,19 @@ func (p *proxy) relay(to, from net.Conn, forward bool) {
 func (p *proxy) count(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.total += int64(n)
 	if p.budget > 0 {
 		if p.budget -= int64(n); p.budget <= 0 {
 			close(p.spent)
 		}
 	}
+}
+
+// forwarded is how many bytes have gone to the target.
+func (p *proxy) forwarded() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
 }
 
 // after arms spent: it closes once n more bytes have gone to the target.

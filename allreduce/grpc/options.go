@@ -37,8 +37,9 @@ type Config struct {
 	// InboxBytes bounds what waits here for one generation's ring; 0 means
 	// allreduce.DefaultInboxBytes.
 	InboxBytes int
-	// Lanes is how many connections lead to the right neighbour, 1..16. Neighbours
-	// may differ in it.
+	// Lanes is how many connections lead to the right neighbour, 1..16. Two keep a
+	// second core busy where there is one; more pay on links that outrun two.
+	// Neighbours may differ in it.
 	Lanes int
 	// QueueLength is how many messages may wait to be written.
 	QueueLength int
