@@ -18,8 +18,8 @@ func TestBytesOnTheWireAreAsDocumented(t *testing.T) {
 	for _, size := range []int{2, 3} {
 		for _, wire := range []allreduce.Wire{32, 16} {
 			workers := newWorkers(t, size, true)
-			var segment int64
-			rings := joinAll(t, workers, 1, size, func(c *allreduce.Config) { segment = int64(c.SegmentBytes) })
+			segment := int64(allreduce.DefaultConfig().SegmentBytes)
+			rings := joinAll(t, workers, 1, size, nil)
 			before := make([]int64, size)
 			for i, w := range workers {
 				before[i] = w.proxy.forwarded()
