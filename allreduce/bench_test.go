@@ -6,56 +6,6 @@ import (
 	"testing"
 )
 
-// BenchmarkKernels times quantise+add, load, store and decode of blocks that
-// lie in the cache, per byte of float32 values.
-func BenchmarkKernels(b *testing.B) {
-	const n = 256 * BlockSize
-	rng := rand.New(rand.NewPCG(1, 2))
-	v := make([]float32, n)
-	for i := range v {
-		v[i] = float32(rng.NormFloat64())
-	}
-	codes := make([]byte, blocks(n))
-	acc, wire, dst := make([]int32, n), make([]byte, 4*n), make([]float32, n)
-	each := func(b *testing.B, f func(lo, hi int, code byte)) {
-		b.SetBytes(4 * n)
-		for b.Loop() {
-			for i, c := range codes {
-				f(i*BlockSize, (i+1)*BlockSize, c)
-			}
-		}
-	}
-	maxCodes(codes, v)
-	for _, replicas := range []int{7, 8} {
-		g := newGrid(Wire32, replicas, true)
-		b.Run(fmt.Sprintf("decode/R=%d", replicas), func(b *testing.B) {
-			each(b, func(lo, hi int, c byte) { g.decode(dst[lo:hi], acc[lo:hi], c) })
-		})
-	}
-	g := newGrid(Wire32, 8, true)
-	b.Run("exponents", func(b *testing.B) {
-		each(b, func(lo, hi int, _ byte) { blockCode(v[lo:hi]) })
-	})
-	b.Run("quantise", func(b *testing.B) {
-		each(b, func(lo, hi int, c byte) { g.addReplica(acc[lo:hi], v[lo:hi], c) })
-	})
-	b.Run("quantise-clamp", func(b *testing.B) {
-		c16 := newGrid(Wire16, 8, true)
-		each(b, func(lo, hi int, c byte) { c16.addReplica(acc[lo:hi], v[lo:hi], c) })
-	})
-	for _, w := range []Wire{Wire32, Wire16} {
-		b.Run(fmt.Sprintf("load/%d", w), func(b *testing.B) {
-			each(b, func(lo, hi int, _ byte) { w.load(acc[lo:hi], wire[lo*w.Bytes():hi*w.Bytes()]) })
-		})
-		b.Run(fmt.Sprintf("store/%d", w), func(b *testing.B) {
-			each(b, func(lo, hi int, _ byte) { w.store(wire[lo*w.Bytes():hi*w.Bytes()], acc[lo:hi]) })
-		})
-	}
-	b.Run("copy", func(b *testing.B) {
-		each(b, func(lo, hi int, _ byte) { copy(dst[lo:hi], v[lo:hi]) })
-	})
-}
-
 // BenchmarkReduceAlone is a step of cifar-resnet20 on one worker: 8 replicas of
 // 272,474 values. It verifies against the float64 mean before it times.
 func BenchmarkReduceAlone(b *testing.B) {

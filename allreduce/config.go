@@ -6,37 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/lockstep-ml/lockstep/allreduce/fixed"
 )
 
 // Wire is the width in bits of an integer on the wire.
-type Wire uint8
+type Wire = fixed.Wire
 
 const (
 	// Wire32 sends 4 bytes a value: more accurate than a float32 ring.
-	Wire32 Wire = 32
+	Wire32 = fixed.Wire32
 	// Wire16 sends 2 bytes a value: half the bytes, relative error of the mean
 	// gradient around 5e-4 with 8 replicas.
-	Wire16 Wire = 16
+	Wire16 = fixed.Wire16
 )
-
-// String returns "32" or "16".
-func (w Wire) String() string { return fmt.Sprintf("%d", uint8(w)) }
-
-// Bytes is the size of one value on the wire.
-func (w Wire) Bytes() int { return int(w) / 8 }
-
-func (w Wire) valid() bool { return w == Wire32 || w == Wire16 }
 
 const (
 	// MaxSize bounds the workers of a ring. A ring's latency grows with its
 	// size, so a larger one is of no use; hops must fit 16 bits.
 	MaxSize = 4096
-	// MaxReplicas bounds the replicas of a run. With 4096 of them a 16-bit
-	// value keeps 3 bits of its own, which is the least that is still a gradient.
-	MaxReplicas = 4096
+	// MaxReplicas bounds the replicas of a run.
+	MaxReplicas = fixed.MaxReplicas
 	// MaxBucket bounds the values of one bucket, so that its exponent codes fit
 	// one message of MaxPayload bytes.
-	MaxBucket = MaxPayload * BlockSize
+	MaxBucket = MaxPayload * fixed.BlockSize
 	// MaxPayload bounds the payload of one message in bytes. Larger messages
 	// gain nothing and make the memory a peer can ask for larger.
 	MaxPayload = 1 << 20
@@ -66,9 +59,11 @@ type Config struct {
 	// SegmentBytes is the payload of one data message. Smaller ones overlap
 	// better, larger ones cost fewer messages. Must be the same on all workers.
 	SegmentBytes int
-	// Window is how many segments a worker may send ahead of what it has
-	// received: it bounds the memory that a bucket takes in a neighbour to about
-	// Size*Window segments, and hides the delay of the link.
+	// Window is how many segments of its own a worker has on their way round the
+	// ring, over all buckets; each bucket may always have one. It hides the delay
+	// of the link, and bounds what is stored in a neighbour to about Size*Window
+	// segments and one for each bucket. Less keeps more in the cache. Workers may
+	// differ in it.
 	Window int
 	// Names says, for errors only, what each rank is called (an address, a
 	// worker's name). Nil, or Size long.
@@ -83,7 +78,7 @@ func DefaultConfig() Config {
 		BeginTimeout: 60 * time.Second,
 		HopTimeout:   8 * time.Second,
 		SegmentBytes: 256 << 10,
-		Window:       8,
+		Window:       16,
 	}
 }
 
@@ -99,7 +94,7 @@ func (c Config) Validate() error {
 	bad(c.Size < 1 || c.Size > MaxSize, "Size is %d, must be 1..%d", c.Size, MaxSize)
 	bad(c.Rank < 0 || c.Rank >= c.Size, "Rank is %d, must be 0..Size-1 (Size is %d)", c.Rank, c.Size)
 	bad(c.Replicas < 1 || c.Replicas > MaxReplicas, "Replicas is %d, must be 1..%d", c.Replicas, MaxReplicas)
-	bad(!c.Wire.valid(), "Wire is %d, must be 32 or 16", uint8(c.Wire))
+	bad(!c.Wire.Valid(), "Wire is %d, must be 32 or 16", uint8(c.Wire))
 	bad(c.BeginTimeout <= 0, "BeginTimeout is %v, must be above zero", c.BeginTimeout)
 	bad(c.HopTimeout <= 0, "HopTimeout is %v, must be above zero", c.HopTimeout)
 	bad(c.SegmentBytes < 64 || c.SegmentBytes > MaxPayload || c.SegmentBytes%64 != 0,

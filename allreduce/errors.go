@@ -3,6 +3,8 @@ package allreduce
 import (
 	"errors"
 	"fmt"
+
+	"github.com/lockstep-ml/lockstep/allreduce/fixed"
 )
 
 // ErrClosed is returned by what was still in progress, or was begun, after Close.
@@ -49,7 +51,7 @@ func (e *HopError) Unwrap() error { return e.Err }
 type NonFiniteError struct {
 	Step   uint64
 	Bucket int
-	// Block is the block of BlockSize values that holds the value.
+	// Block is the block of fixed.BlockSize values that holds the value.
 	Block int
 	// Local says that this worker hosts the replica; Replica and Index are
 	// meaningful only then. Index counts values from the bucket's start.
@@ -64,7 +66,7 @@ type NonFiniteError struct {
 func (e *NonFiniteError) Error() string {
 	if !e.Local {
 		return fmt.Sprintf("allreduce: step %d bucket %d: another worker's replica has a NaN or infinity in block %d (values %d..%d)",
-			e.Step, e.Bucket, e.Block, e.Block*BlockSize, (e.Block+1)*BlockSize-1)
+			e.Step, e.Bucket, e.Block, e.Block*fixed.BlockSize, (e.Block+1)*fixed.BlockSize-1)
 	}
 	return fmt.Sprintf("allreduce: step %d bucket %d: replica %d has %s at index %d (block %d)",
 		e.Step, e.Bucket, e.Replica, e.Value, e.Index, e.Block)

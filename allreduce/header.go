@@ -16,6 +16,10 @@ const (
 	PhaseReduceScatter Phase = 2
 	// PhaseAllGather brings every sum to every worker.
 	PhaseAllGather Phase = 3
+
+	// PhaseData stands in a Key, with hop and segment 0, for the next message of
+	// reduce-scatter or all-gather in order of arrival. No message has it.
+	PhaseData Phase = 255
 )
 
 // String returns the phase's name as errors give it.
@@ -57,7 +61,7 @@ type Key struct {
 //	48  8  length of the bucket in values
 //	56  8  offset of the payload's first value (exponents: block)
 //	64  4  payload length in bytes
-//	68  4  CRC32C (Castagnoli) of bytes 0..67 and the payload
+//	68  4  CRC32C (Castagnoli) of the payload, then of bytes 0..67
 type Header struct {
 	Key
 	Run        uint64
@@ -121,7 +125,7 @@ func DecodeHeader(b []byte) (Header, error) {
 	switch {
 	case h.Phase < PhaseExponents || h.Phase > PhaseAllGather:
 		return h, fmt.Errorf("allreduce: header has unknown phase %d", h.Phase)
-	case !h.Wire.valid():
+	case !h.Wire.Valid():
 		return h, fmt.Errorf("allreduce: header has unknown wire width %d", h.Wire)
 	case h.Length > MaxPayload:
 		return h, fmt.Errorf("allreduce: header announces %d bytes, at most %d are allowed", h.Length, MaxPayload)
@@ -129,16 +133,24 @@ func DecodeHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-// Sum computes the CRC32C of the header, less its CRC field, and the payload.
-func (h *Header) Sum(payload []byte) uint32 {
-	var b [HeaderSize]byte
-	h.Encode(b[:])
-	return crc32.Update(crc32.Update(0, castagnoli, b[:HeaderSize-4]), castagnoli, payload)
+// checksum is CRC32C of payloads and headers. Its memory is its own, so that
+// none is taken from the heap for a message.
+type checksum struct{ head [HeaderSize]byte }
+
+// of computes what stands in h.CRC, from the CRC32C of the payload. The header
+// comes last: a payload that is passed on keeps its sum though its header changes.
+func (c *checksum) of(h *Header, payload uint32) uint32 {
+	h.Encode(c.head[:])
+	return crc32.Update(payload, castagnoli, c.head[:HeaderSize-4])
 }
 
 // differs returns the first field in which got, from a peer, is not what was
 // expected, nil when there is none. Key, run and generation are compared too.
 func (h *Header) differs(got *Header) *MismatchError {
+	as := *got
+	if as.CRC = h.CRC; as == *h {
+		return nil
+	}
 	fields := [...]struct {
 		name        string
 		here, there uint64

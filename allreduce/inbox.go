@@ -15,10 +15,10 @@ const DefaultInboxBytes = 256 << 20
 // neighbour until the ring asks for it by key. Its payload bytes are bounded:
 // Deliver waits when it is full, which pushes back on the sender.
 //
-// Invariants: a key is given out at most once while its bucket is remembered; a
-// message of another run or generation is never stored. A queue in order of
-// arrival would be simpler, but buckets overlap, so the message a bucket waits
-// for can stand behind another bucket's.
+// Invariants: exponents are given out at most once while their bucket is
+// remembered; a message of another run or generation is never stored. One queue in
+// order of arrival would be simpler, but buckets overlap, so the message a bucket
+// waits for can stand behind another bucket's.
 type Inbox struct {
 	run, generation uint64
 	limit           int
@@ -26,8 +26,11 @@ type Inbox struct {
 	failed, ended chan struct{} // closed by Fail and End
 
 	mu       sync.Mutex
-	stored   map[Key]Message
+	stored   map[Key]*letter      // exponents
+	data     map[bucketKey]*mail  // the rest, in order of arrival
+	unused   *letter              // for the next messages
 	waiting  map[Key]chan Message // buffered, one message
+	idle     []chan Message       // empty, for the next waits
 	bytes    int
 	done     recentSet
 	fail     error         // breaks everything
@@ -45,7 +48,7 @@ func NewInbox(runDigest, generation uint64, limit int) *Inbox {
 	return &Inbox{
 		run: runDigest, generation: generation, limit: limit,
 		failed: make(chan struct{}), ended: make(chan struct{}),
-		stored: map[Key]Message{}, waiting: map[Key]chan Message{},
+		stored: map[Key]*letter{}, data: map[bucketKey]*mail{}, waiting: map[Key]chan Message{},
 		progress: make(chan struct{}),
 	}
 }
@@ -104,18 +107,17 @@ func (b *Inbox) offer(m Message) (placed bool, progress <-chan struct{}, err err
 		m.Free()
 		return true, nil, nil
 	}
-	if ch, ok := b.waiting[k]; ok {
-		delete(b.waiting, k)
+	if ch, ok := b.waiting[wanted(k)]; ok {
+		delete(b.waiting, wanted(k))
 		ch <- m
 		return true, nil, nil
 	}
 	// An empty inbox takes any message, so that a small limit cannot block forever.
-	if b.bytes > 0 && b.bytes+len(m.Payload) > b.limit {
+	if b.bytes > 0 && b.bytes+m.Len() > b.limit {
 		b.blocked++
 		return false, b.progress, nil
 	}
-	b.stored[k] = m
-	b.bytes += len(m.Payload)
+	b.store(m)
 	return true, nil, nil
 }
 
@@ -126,21 +128,20 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	if b.fail != nil {
 		return Message{}, b.fail
 	}
-	if m, ok := b.stored[k]; ok {
-		b.drop(k, m)
+	if m, ok := b.take(k); ok {
 		return m, nil
 	}
 	if b.end != nil {
 		return Message{}, b.end
 	}
-	ch := make(chan Message, 1)
-	b.waiting[k] = ch
+	ch := b.place(k)
 	b.wake() // a blocked Deliver may hold this very message
 	b.mu.Unlock()
 	var err error
 	select {
 	case m := <-ch:
 		b.mu.Lock()
+		b.idle = append(b.idle, ch)
 		return m, nil
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -149,6 +150,19 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	}
 	b.mu.Lock()
 	return b.giveUp(k, ch, err)
+}
+
+// place makes the place where a message that is waited for is put. Called with
+// mu held.
+func (b *Inbox) place(k Key) chan Message {
+	var ch chan Message
+	if n := len(b.idle); n > 0 {
+		ch, b.idle = b.idle[n-1], b.idle[:n-1]
+	} else {
+		ch = make(chan Message, 1)
+	}
+	b.waiting[k] = ch
+	return ch
 }
 
 // giveUp ends the wait for k, unless its message came in the same instant.
@@ -174,19 +188,13 @@ func (b *Inbox) Forget(step uint64, bucket uint32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.done.add(bucketKey{step, bucket})
-	for k, m := range b.stored {
+	for k := range b.stored {
 		if k.Step == step && k.Bucket == bucket {
-			b.drop(k, m)
-			m.Free()
+			b.discard(k)
 		}
 	}
-}
-
-// drop takes a stored message out. Called with mu held.
-func (b *Inbox) drop(k Key, m Message) {
-	delete(b.stored, k)
-	b.bytes -= len(m.Payload)
-	b.wake()
+	b.discard(Key{Step: step, Bucket: bucket, Phase: PhaseData})
+	delete(b.data, bucketKey{step, bucket})
 }
 
 // wake lets blocked Delivers try again. Called with mu held.
@@ -207,9 +215,11 @@ func (b *Inbox) Fail(err error) {
 	}
 	b.fail = err
 	close(b.failed)
-	for k, m := range b.stored {
-		b.drop(k, m)
-		m.Free()
+	for k := range b.stored {
+		b.discard(k)
+	}
+	for k := range b.data {
+		b.discard(Key{Step: k.step, Bucket: k.bucket, Phase: PhaseData})
 	}
 }
 

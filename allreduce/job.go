@@ -6,21 +6,31 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/lockstep-ml/lockstep/allreduce/fixed"
 )
 
 // job is the reduction of one bucket, run by the goroutine that called Reduce.
 type job struct {
 	r      *Ring
 	bucket Bucket
-	grid   grid
+	wire   Wire
 	local  []Contribution
 	dst    []float32
-	codes  *buffer // one byte a block; local maxima, then those of all replicas
-	sums   [BlockSize]int32
+	codes  []byte          // one byte a block; local maxima, then those of all replicas
+	caller context.Context // the bucket's; wait has its own below it
+	wait   *waiter
+	check  checksum
+	fixed  fixed.Bucket
 }
 
-func newJob(r *Ring, b Bucket, g grid, local []Contribution, dst []float32) *job {
-	return &job{r: r, bucket: b, grid: g, local: local, dst: dst}
+func newJob(r *Ring, b Bucket, g fixed.Grid, local []Contribution, dst []float32) *job {
+	j := &job{r: r, bucket: b, wire: g.Wire(), local: local, dst: dst}
+	j.fixed = fixed.Bucket{Grid: g, Dst: dst, Replicas: make([][]float32, len(local))}
+	for i, c := range local {
+		j.fixed.Replicas[i] = c.Values
+	}
+	return j
 }
 
 func (j *job) run(ctx context.Context) error {
@@ -30,72 +40,71 @@ func (j *job) run(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	j.codes = newBuffer(blocks(len(j.dst)))
-	clear(j.codes.data)
+	codes := NewBuffer(fixed.Blocks(len(j.dst)))
+	defer codes.Free()
+	j.codes = codes.pieces[0]
+	j.fixed.Codes = j.codes
+	clear(j.codes)
 	for _, c := range j.local {
-		maxCodes(j.codes.data, c.Values)
+		fixed.MaxCodes(j.codes, c.Values)
 	}
-	if j.r.cfg.Size > 1 {
-		if err := j.exponents(ctx); err != nil {
+	if j.r.cfg.Size == 1 {
+		if err := j.nonFinite(); err != nil {
 			return err
 		}
+		// Without a network the same arithmetic: all replicas are here.
+		j.fixed.SumDecode(nil, nil, 0, len(j.dst))
+		return nil
+	}
+	j.caller, j.wait = ctx, newWaiter(ctx)
+	defer j.wait.close()
+	if err := j.exponents(); err != nil {
+		return err
 	}
 	if err := j.nonFinite(); err != nil {
 		return err
 	}
-	if j.r.cfg.Size == 1 {
-		j.alone()
-		return nil
-	}
-	return j.data(ctx)
-}
-
-// alone does without a network what data does with one, in the same arithmetic.
-func (j *job) alone() {
-	j.eachBlock(0, len(j.dst), func(lo, hi int, code byte) {
-		sums := j.sums[:hi-lo]
-		clear(sums)
-		j.addLocal(sums, lo, hi, code)
-		j.grid.decode(j.dst[lo:hi], sums, code)
-	})
-}
-
-// eachBlock cuts lo..hi at the blocks' borders.
-func (j *job) eachBlock(lo, hi int, f func(lo, hi int, code byte)) {
-	for lo < hi {
-		b := lo / BlockSize
-		end := min(hi, (b+1)*BlockSize)
-		f(lo, end, j.codes.data[b])
-		lo = end
-	}
-}
-
-// addLocal adds the hosted replicas' values lo..hi, of one block, to sums.
-func (j *job) addLocal(sums []int32, lo, hi int, code byte) {
-	for _, c := range j.local {
-		j.grid.addReplica(sums, c.Values[lo:hi], code)
-	}
+	return j.data()
 }
 
 // exponents takes the maximum of the codes over all workers. Each hop passes on
 // all that is known; the maximum is idempotent, so Size-1 hops of the whole
 // array do, where reduce-scatter and all-gather would take twice as many hops
 // for an array that is too small to care.
-func (j *job) exponents(ctx context.Context) error {
-	codes := j.codes.data
+func (j *job) exponents() error {
 	for hop := range j.r.cfg.Size - 1 {
-		h := j.header(PhaseExponents, hop, 0, 0, len(codes))
-		out := newBuffer(len(codes))
-		copy(out.data, codes)
-		if err := j.send(ctx, h, out.data, out); err != nil {
-			return err
-		}
-		m, err := j.recv(ctx, h)
+		h := j.header(PhaseExponents, hop, 0, 0, len(j.codes))
+		out, err := j.buffer(&h)
 		if err != nil {
 			return err
 		}
-		maxBytes(codes, m.Payload)
-		m.Free()
+		copy(out.Payload[0], j.codes)
+		out.add(j.codes)
+		if err := j.send(&h, out); err != nil {
+			return err
+		}
+		m, err := j.recv(&h)
+		if err != nil {
+			return err
+		}
+		if err := j.raise(&h, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// raise takes the left neighbour's codes into this worker's.
+func (j *job) raise(want *Header, m Message) error {
+	defer m.Free()
+	m.sum = payloadSum(&m)
+	if err := j.verify(want, &m); err != nil {
+		return err
+	}
+	rest := j.codes
+	for _, piece := range m.Payload {
+		fixed.MaxBytes(rest[:len(piece)], piece)
+		rest = rest[len(piece):]
 	}
 	return nil
 }
@@ -104,17 +113,17 @@ func (j *job) exponents(ctx context.Context) error {
 // for it. All workers come to the same verdict, and no message of the bucket is
 // outstanding then, so the ring stays usable.
 func (j *job) nonFinite() error {
-	block := slices.Index(j.codes.data, codeNonFinite)
+	block := slices.Index(j.codes, fixed.CodeNonFinite)
 	if block < 0 {
 		return nil
 	}
 	e := &NonFiniteError{Step: j.bucket.Step, Bucket: j.bucket.ID, Block: block}
 	for _, c := range j.local {
-		i := firstNonFinite(c.Values)
+		i := fixed.FirstNonFinite(c.Values)
 		if i < 0 || (e.Local && (i > e.Index || i == e.Index && c.Replica > e.Replica)) {
 			continue
 		}
-		e.Local, e.Replica, e.Index, e.Block = true, c.Replica, i, i/BlockSize
+		e.Local, e.Replica, e.Index, e.Block = true, c.Replica, i, i/fixed.BlockSize
 		e.Value = fmt.Sprint(float64(c.Values[i]))
 	}
 	return e
@@ -126,7 +135,7 @@ func (j *job) header(phase Phase, hop, segment, offset, length int) Header {
 	c := &j.r.cfg
 	return Header{
 		Key: Key{Step: j.bucket.Step, Bucket: uint32(j.bucket.ID), Phase: phase, Hop: uint16(hop), Segment: uint32(segment)},
-		Run: j.r.runDigest, Generation: c.Generation, Wire: j.grid.wire,
+		Run: j.r.runDigest, Generation: c.Generation, Wire: j.wire,
 		Replicas: uint32(c.Replicas), From: uint16(c.Rank), Size: uint16(c.Size),
 		BucketLen: uint64(len(j.dst)), Offset: uint64(offset), Length: uint32(length),
 	}
@@ -140,51 +149,85 @@ func (j *job) timeout(p Phase) time.Duration {
 	return j.r.cfg.HopTimeout
 }
 
-// send seals a message and hands it to the transport, with its payload.
-func (j *job) send(ctx context.Context, h Header, payload []byte, owner Owner) error {
-	h.CRC = h.Sum(payload)
-	hop, cancel := context.WithTimeout(ctx, j.timeout(h.Phase))
-	defer cancel()
-	if err := j.r.transport.Send(hop, NewMessage(h, payload, owner)); err != nil {
-		return j.hopError(ctx, "send", &h, err)
-	}
-	return nil
-}
-
-// recv waits for the left neighbour's message at h's place and verifies it:
-// nothing of it is used unless every byte is as it was sent and every field is
-// as expected. want has this worker's rank in From.
-func (j *job) recv(ctx context.Context, want Header) (Message, error) {
-	want.From = uint16(j.r.cfg.left())
-	hop, cancel := context.WithTimeout(ctx, j.timeout(want.Phase))
-	defer cancel()
-	m, err := j.r.transport.Recv(hop, want.Key)
-	if err != nil {
-		return Message{}, j.hopError(ctx, "receive", &want, err)
-	}
-	if err := verify(&want, &m); err != nil {
-		m.Free()
-		return Message{}, j.hopError(ctx, "receive", &want, err)
+// buffer returns memory for what is sent at h's place.
+func (j *job) buffer(h *Header) (Message, error) {
+	j.wait.begin(j.timeout(h.Phase))
+	m, err := j.r.transport.Buffer(j.wait.ctx, int(h.Length))
+	if err = j.wait.end(err); err != nil {
+		return Message{}, j.hopError("send", h, err)
 	}
 	return m, nil
 }
 
-func verify(want *Header, m *Message) error {
-	if sum := m.Header.Sum(m.Payload); sum != m.Header.CRC {
-		return &ChecksumError{Want: m.Header.CRC, Got: sum}
-	}
-	if err := want.differs(&m.Header); err != nil {
-		return err
-	}
-	if len(m.Payload) != int(want.Length) {
-		return &MismatchError{Field: "the payload's length", Here: uint64(want.Length), There: uint64(len(m.Payload))}
+// send seals a message whose payload's sum is known and hands it to the transport.
+func (j *job) send(h *Header, m Message) error {
+	m.Header = *h
+	m.Header.CRC = j.check.of(&m.Header, m.sum)
+	j.wait.begin(j.timeout(h.Phase))
+	if err := j.wait.end(j.r.transport.Send(j.wait.ctx, m)); err != nil {
+		return j.hopError("send", h, err)
 	}
 	return nil
 }
 
-// hopError gives err its place. ctx is the bucket's, not the hop's. The end of
-// the ring is returned as it is: it has a place of its own.
-func (j *job) hopError(ctx context.Context, op string, h *Header, err error) error {
+// await waits for the message with key k.
+func (j *job) await(k Key) (Message, error) {
+	j.wait.begin(j.timeout(k.Phase))
+	m, err := j.r.transport.Recv(j.wait.ctx, k)
+	if err = j.wait.end(err); err != nil {
+		m.Free()
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// recv waits for the left neighbour's message at want's place. It must be passed
+// to verify before anything that came of it is used. It corrects want, which has
+// this worker's rank in From.
+func (j *job) recv(want *Header) (Message, error) {
+	want.From = uint16(j.r.cfg.left())
+	m, err := j.await(want.Key)
+	if err != nil {
+		return Message{}, j.hopError("receive", want, err)
+	}
+	if err := j.compare(want, &m); err != nil {
+		m.Free()
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// compare returns what is wrong with a message's header or length: that it is
+// damaged, where that explains it.
+func (j *job) compare(want *Header, m *Message) error {
+	mismatch := want.differs(&m.Header)
+	if n := m.Len(); mismatch == nil && n != int(want.Length) {
+		mismatch = &MismatchError{Field: "the payload's length", Here: uint64(want.Length), There: uint64(n)}
+	}
+	if mismatch == nil {
+		return nil
+	}
+	m.sum = payloadSum(m)
+	if err := j.verify(want, m); err != nil {
+		return err
+	}
+	return j.hopError("receive", want, mismatch)
+}
+
+// verify compares the checksum of a received message, the payload's being
+// known, with what it says.
+func (j *job) verify(want *Header, m *Message) error {
+	sum := j.check.of(&m.Header, m.sum)
+	if sum == m.Header.CRC {
+		return nil
+	}
+	return j.hopError("receive", want, &ChecksumError{Want: m.Header.CRC, Got: sum})
+}
+
+// hopError gives err its place. The end of the ring is returned as it is: it has
+// a place of its own.
+func (j *job) hopError(op string, h *Header, err error) error {
+	ctx := j.caller
 	if cause := context.Cause(j.r.ctx); cause != nil {
 		return cause
 	}

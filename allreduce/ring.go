@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
+
+	"github.com/lockstep-ml/lockstep/allreduce/fixed"
 )
 
 // Bucket names a run of parameters reduced together.
@@ -38,6 +41,8 @@ type Ring struct {
 	ctx    context.Context // ends, with the cause, when the ring fails
 	cancel context.CancelCauseFunc
 
+	underway atomic.Int64 // segments of this worker that have not come back
+
 	mu     sync.Mutex
 	active map[bucketKey]struct{}
 	done   recentSet
@@ -56,6 +61,9 @@ func New(cfg Config, t Transport) (*Ring, error) {
 	}
 	if t == nil && cfg.Size > 1 {
 		return nil, fmt.Errorf("allreduce: a ring of %d workers needs a transport", cfg.Size)
+	}
+	if err := fixed.Check(); err != nil {
+		return nil, fmt.Errorf("allreduce: %w", err)
 	}
 	r := &Ring{cfg: cfg, transport: t, runDigest: RunDigest(cfg.Run), active: map[bucketKey]struct{}{}}
 	r.idle = sync.NewCond(&r.mu)
@@ -101,11 +109,8 @@ func (r *Ring) reduce(ctx context.Context, b Bucket, wire Wire, mean bool, local
 	defer stop(nil)
 	defer context.AfterFunc(r.ctx, func() { stop(context.Cause(r.ctx)) })()
 
-	j := newJob(r, b, newGrid(wire, r.cfg.Replicas, mean), local, dst)
+	j := newJob(r, b, fixed.NewGrid(wire, r.cfg.Replicas, mean), local, dst)
 	err := j.run(ctx)
-	if j.codes != nil {
-		j.codes.Free()
-	}
 	var nonFinite *NonFiniteError
 	if err != nil && !errors.As(err, &nonFinite) {
 		r.fail(err)
@@ -121,7 +126,7 @@ func (r *Ring) check(b Bucket, wire Wire, local []Contribution, n int) error {
 	if b.ID < 0 || int64(b.ID) > math.MaxUint32 {
 		return place("bucket ID must be 0..2^32-1")
 	}
-	if !wire.valid() {
+	if !wire.Valid() {
 		return place("wire width is %d, must be 32 or 16", uint8(wire))
 	}
 	if n > MaxBucket {

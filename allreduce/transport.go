@@ -6,16 +6,29 @@ import "context"
 // from the left one. allreduce/grpc and allreduce/memnet implement it; both
 // receive through an Inbox. All methods may be called concurrently.
 //
+// A payload may travel by another way than its header, in memory that both
+// neighbours see: Buffer then gives out that memory, and marks the message
+// Unsummed where a checksum would guard against nothing.
+//
 // A transport whose link breaks fails every wait in it at once, with a
 // *PeerError that names the neighbour. A transport may lose, repeat, reorder or
 // damage messages: the ring then fails with an error and never sums wrongly.
 type Transport interface {
+	// Buffer returns a message whose payload is n bytes, at most MaxPayload, of
+	// writable memory in one piece, of unspecified content. The caller owns it,
+	// fills in the payload and the header, and passes it to Send or frees it. It
+	// blocks at most until there is memory, the context ends or the transport
+	// fails.
+	Buffer(ctx context.Context, n int) (Message, error)
 	// Send takes ownership of m, also when it fails, and blocks at most until
 	// the message is queued, the context ends or the transport fails. The
-	// message need not have left when Send returns.
+	// message need not have left when Send returns. m comes from Buffer, or from
+	// Recv with another header where it is not Bound.
 	Send(ctx context.Context, m Message) error
-	// Recv blocks until the message with this key is there, the context ends or
-	// the transport fails. Each message is given out once; the caller owns it.
+	// Recv blocks until the message with this key is there, or any of those that
+	// PhaseData stands for, the context ends or the transport fails. Each message
+	// is given out once; the caller owns it. A bucket has one wait at a time, and
+	// its payload has the length that its header says.
 	Recv(ctx context.Context, k Key) (Message, error)
 	// Forget drops what is left of a finished bucket and whatever still comes
 	// of it. Does not block.

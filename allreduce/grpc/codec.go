@@ -12,8 +12,14 @@ import (
 
 const codecName = "lockstep-ring"
 
+// headSize is the length of a ring message's header with the zeros that fill it
+// up. With gRPC's own 5 bytes in front it makes 128, and DATA frames hold 16 KiB:
+// so each piece of a payload is a multiple of a cache line long, and begins at one
+// where it is received.
+const headSize = allreduce.Headroom - 5
+
 // maxFrame is the longest message in bytes.
-const maxFrame = allreduce.HeaderSize + allreduce.MaxPayload
+const maxFrame = headSize + allreduce.MaxPayload
 
 // maxReason bounds the text of a reason to give up.
 const maxReason = 2048
@@ -28,20 +34,15 @@ type frame struct {
 	reason  string
 }
 
-// codec is gRPC's CodecV2 for *frame. It copies no payload on the way out, but
-// for tiny ones, and on the way in only joins the pieces that HTTP/2 cut.
+// codec is gRPC's CodecV2 for *frame. It copies no payload: what is sent goes
+// out of the memory it was computed in, and what comes in is read, and passed
+// on, in the pieces that HTTP/2 cut.
 type codec struct{}
 
 func init() { encoding.RegisterCodecV2(codec{}) }
 
 // Name is part of the content type.
 func (codec) Name() string { return codecName }
-
-// freeing gives a payload back to its owner once gRPC has written it.
-type freeing struct{ m allreduce.Message }
-
-func (f freeing) Get(int) *[]byte { panic("ringgrpc: this pool only takes memory back") }
-func (f freeing) Put(*[]byte)     { f.m.Free() }
 
 // Marshal takes ownership of a ring message's payload.
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -54,17 +55,30 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 		b := binary.LittleEndian.AppendUint32(nil, abortMagic)
 		return mem.BufferSlice{mem.SliceBuffer(append(b, reason...))}, nil
 	}
-	head := make([]byte, allreduce.HeaderSize)
-	f.message.Header.Encode(head)
-	payload := f.message.Payload
-	if mem.IsBelowBufferPoolingThreshold(cap(payload)) {
-		// gRPC would not tell when it is done with so small a buffer: copy it.
-		head = append(head, payload...)
-		f.message.Free()
-		return mem.BufferSlice{mem.SliceBuffer(head)}, nil
+	switch o := f.message.Owner().(type) {
+	case *allreduce.Buffer:
+		framed := o.Frame(headSize)
+		encodeHead(&f.message.Header, *framed)
+		return mem.BufferSlice{mem.NewBuffer(framed, (*lent)(o))}, nil
+	case *received:
+		return o.forward(&f.message.Header), nil
 	}
-	return mem.BufferSlice{mem.SliceBuffer(head), mem.NewBuffer(&payload, freeing{f.message})}, nil
+	return nil, fmt.Errorf("ringgrpc: a payload of %T, must be of Buffer or Recv", f.message.Owner())
 }
+
+func encodeHead(h *allreduce.Header, b []byte) {
+	h.Encode(b)
+	clear(b[allreduce.HeaderSize:headSize])
+}
+
+// lent is a Buffer while gRPC writes it; Put is how gRPC gives it back.
+type lent allreduce.Buffer
+
+// Get implements mem.BufferPool.
+func (*lent) Get(int) *[]byte { panic("ringgrpc: this pool only takes memory back") }
+
+// Put implements mem.BufferPool.
+func (l *lent) Put(*[]byte) { (*allreduce.Buffer)(l).Free() }
 
 // Unmarshal fills in a *frame, which then owns the received memory.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -76,34 +90,39 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if n < 4 || n > maxFrame {
 		return fmt.Errorf("ringgrpc: a frame of %d bytes, must be 4..%d", n, maxFrame)
 	}
-	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	if err := f.parse(buf); err != nil {
-		buf.Free()
-		return err
-	}
-	if f.abort {
-		buf.Free()
-	}
-	return nil
-}
-
-func (f *frame) parse(buf mem.Buffer) error {
-	b := buf.ReadOnlyData()
-	if binary.LittleEndian.Uint32(b) == abortMagic {
-		if len(b) > 4+maxReason {
-			return fmt.Errorf("ringgrpc: a reason of %d bytes, at most %d are allowed", len(b)-4, maxReason)
+	var head [headSize]byte
+	data.CopyTo(head[:])
+	if binary.LittleEndian.Uint32(head[:]) == abortMagic {
+		if n > 4+maxReason {
+			return fmt.Errorf("ringgrpc: a reason of %d bytes, at most %d are allowed", n-4, maxReason)
 		}
-		*f = frame{abort: true, reason: string(b[4:])}
+		*f = frame{abort: true, reason: string(data.Materialize()[4:])}
 		return nil
 	}
-	h, err := allreduce.DecodeHeader(b)
+	h, err := parseHead(head[:min(n, headSize)])
 	if err != nil {
 		return err
 	}
-	payload := b[allreduce.HeaderSize:]
-	if len(payload) != int(h.Length) {
-		return fmt.Errorf("ringgrpc: header announces %d bytes of payload, %d came", h.Length, len(payload))
+	if n-headSize != int(h.Length) {
+		return fmt.Errorf("ringgrpc: header announces %d bytes of payload, %d came", h.Length, n-headSize)
 	}
-	*f = frame{message: allreduce.NewMessage(h, payload, buf)}
+	*f = frame{message: newReceived(data).message(h)}
 	return nil
+}
+
+// parseHead reads the header and checks that nothing but zeros fills it up.
+func parseHead(b []byte) (allreduce.Header, error) {
+	h, err := allreduce.DecodeHeader(b)
+	if err != nil {
+		return h, err
+	}
+	if len(b) < headSize {
+		return h, fmt.Errorf("ringgrpc: a message of %d bytes, its header has %d", len(b), headSize)
+	}
+	for _, x := range b[allreduce.HeaderSize:] {
+		if x != 0 {
+			return h, fmt.Errorf("ringgrpc: the %d bytes after the header must be zero", headSize-allreduce.HeaderSize)
+		}
+	}
+	return h, nil
 }

@@ -2,6 +2,7 @@ package ringgrpc
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,39 +11,114 @@ import (
 	"github.com/lockstep-ml/lockstep/allreduce"
 )
 
-// owner counts how often a payload was freed.
-type owner struct{ freed int }
+// sample is a message of n bytes as a ring would send it.
+func sample(n int) (allreduce.Header, allreduce.Message, []byte) {
+	payload := bytes.Repeat([]byte{7, 1, 9}, n)[:n]
+	m := allreduce.NewBuffer(n).Message()
+	copy(m.Payload[0], payload)
+	m.Header = allreduce.Header{Key: allreduce.Key{Step: 3, Phase: allreduce.PhaseExponents}, Wire: allreduce.Wire32, Length: uint32(n)}
+	return m.Header, m, payload
+}
 
-func (o *owner) Free() { o.freed++ }
+// counted is a pool that counts what it takes back.
+type counted struct{ back int }
+
+func (c *counted) Get(n int) *[]byte { b := make([]byte, n); return &b }
+func (c *counted) Put(*[]byte)       { c.back++ }
+
+// cut makes of b what gRPC hands over: pieces of n bytes, which come back to pool.
+func cut(b []byte, n int, pool mem.BufferPool) mem.BufferSlice {
+	var out mem.BufferSlice
+	for part := range slices.Chunk(b, n) {
+		piece := append(make([]byte, 0, max(n, 2048)), part...)
+		out = append(out, mem.NewBuffer(&piece, pool))
+	}
+	return out
+}
+
+// unmarshal is gRPC's use of the codec: it keeps no reference.
+func unmarshal(data mem.BufferSlice) (frame, error) {
+	var f frame
+	err := codec{}.Unmarshal(data, &f)
+	data.Free()
+	return f, err
+}
 
 func TestCodecCarriesMessagesInPieces(t *testing.T) {
 	for _, n := range []int{0, 1, 100, 5000, allreduce.MaxPayload} {
-		payload := bytes.Repeat([]byte{7, 1, 9}, n)[:n]
-		h := allreduce.Header{Key: allreduce.Key{Step: 3, Phase: allreduce.PhaseExponents}, Wire: allreduce.Wire32, Length: uint32(n)}
-		o := &owner{}
-		out, err := codec{}.Marshal(&frame{message: allreduce.NewMessage(h, payload, o)})
-		if err != nil {
-			t.Fatal(err)
+		for _, piece := range []int{1, 50, 1000, 16384} {
+			if n/piece > 10_000 {
+				continue
+			}
+			h, m, payload := sample(n)
+			out, err := codec{}.Marshal(&frame{message: m})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := out.Materialize()
+			out.Free()
+			pool := &counted{}
+			in := cut(sent, piece, pool)
+			f, err := unmarshal(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.message.Header != h || !bytes.Equal(slices.Concat(f.message.Payload...), payload) {
+				t.Errorf("payload of %d bytes came back changed", n)
+			}
+			if len(f.message.Payload) > maxPieces {
+				t.Errorf("payload of %d bytes kept in %d pieces", n, len(f.message.Payload))
+			}
+			f.message.Free()
+			if pool.back != len(in) {
+				t.Errorf("payload of %d bytes in %d pieces: %d came back to their pool", n, len(in), pool.back)
+			}
 		}
-		sent := out.Materialize()
-		out.Free()
-		if o.freed != 1 {
-			t.Errorf("payload of %d bytes freed %d times", n, o.freed)
+	}
+}
+
+// What was received is sent on without a copy, and its memory comes back only
+// when that is done.
+func TestCodecSendsOnWhatItReceived(t *testing.T) {
+	for _, n := range []int{1, 5000, 200_000} {
+		for _, piece := range []int{50, 3000, 16384} {
+			_, m, payload := sample(n)
+			out, err := codec{}.Marshal(&frame{message: m})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pool := &counted{}
+			in := cut(out.Materialize(), piece, pool)
+			out.Free()
+			f, err := unmarshal(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.message.Header.Hop = 9
+			on, err := codec{}.Marshal(&f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := unmarshal(cut(on.Materialize(), 16384, &counted{}))
+			if err != nil || got.message.Header.Hop != 9 || !bytes.Equal(slices.Concat(got.message.Payload...), payload) {
+				t.Errorf("payload of %d bytes changed on the way: %v", n, err)
+			}
+			last := len(on) - 1
+			on[:last].Free()
+			if copied := len(in) > maxPieces; !copied && pool.back != 0 {
+				t.Errorf("payload of %d bytes in %d pieces: %d came back while it was being sent", n, len(in), pool.back)
+			}
+			on[last].Free()
+			if pool.back != len(in) {
+				t.Errorf("payload of %d bytes in %d pieces: %d came back to their pool", n, len(in), pool.back)
+			}
 		}
-		var in mem.BufferSlice
-		for rest := sent; len(rest) > 0; {
-			k := min(len(rest), 1000)
-			in = append(in, mem.SliceBuffer(rest[:k]))
-			rest = rest[k:]
-		}
-		var f frame
-		if err := (codec{}).Unmarshal(in, &f); err != nil {
-			t.Fatal(err)
-		}
-		if f.message.Header != h || !bytes.Equal(f.message.Payload, payload) {
-			t.Errorf("payload of %d bytes came back changed", n)
-		}
-		f.message.Free()
+	}
+}
+
+func TestCodecRefusesForeignMemory(t *testing.T) {
+	if _, err := (codec{}).Marshal(&frame{message: allreduce.NewMessage(allreduce.Header{}, []byte{1}, nil)}); err == nil {
+		t.Error("sent memory that is not the transport's")
 	}
 }
 
@@ -68,10 +144,11 @@ func TestCodecRefusesOtherTypes(t *testing.T) {
 
 func FuzzUnmarshal(f *testing.F) {
 	h := allreduce.Header{Key: allreduce.Key{Phase: allreduce.PhaseExponents}, Wire: allreduce.Wire16, Length: 3}
-	b := make([]byte, allreduce.HeaderSize, allreduce.HeaderSize+3)
+	b := make([]byte, headSize, headSize+3)
 	h.Encode(b)
 	f.Add(append(b, 1, 2, 3))
 	f.Add(b)
+	f.Add(b[:allreduce.HeaderSize])
 	f.Add([]byte("LSA1because"))
 	f.Add([]byte("LSA"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -96,7 +173,7 @@ func FuzzUnmarshal(f *testing.F) {
 }
 
 func FuzzDecodeHello(f *testing.F) {
-	h := hello{version: 1, rank: 2, size: 3, generation: 4, digest: 5, run: "six"}
+	h := hello{version: 2, rank: 2, size: 3, generation: 4, digest: 5, lane: 1, lanes: 2, run: "six"}
 	f.Add(h.encode())
 	f.Add([]byte("LSH1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -112,7 +189,7 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, field := range []string{"Run", "Credentials", "InboxBytes", "QueueLength", "JoinWait", "CloseTimeout"} {
+	for _, field := range []string{"Run", "Credentials", "InboxBytes", "Lanes", "QueueLength", "JoinWait", "CloseTimeout"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%q does not mention %s", err, field)
 		}

@@ -3,9 +3,12 @@
 // Each process has one Node. It serves its left neighbours on a *grpc.Server
 // of the caller's, and joins generation after generation; each Join dials the
 // right neighbour, shakes hands with both and returns the transport of that
-// generation. Frames flow one way, from client to server, in a codec of its own: a
-// fixed binary header and the payload, without protocol buffers. The other
-// direction carries only how the stream ended.
+// generation. A link has several connections, Config.Lanes, since gRPC writes
+// each from one goroutine; which one a message takes is chance.
+//
+// Frames flow one way, from client to server, in a codec of its own: a fixed
+// binary header and the payload, without protocol buffers. The other direction
+// carries only how the stream ended.
 //
 // What the caller must do: make the server with ServerOptions (without them it
 // works, but slowly), pass credentials (insecure ones only by its own decision),

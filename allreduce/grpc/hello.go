@@ -14,25 +14,31 @@ import (
 const (
 	helloKey     = "lockstep-ring-hello-bin"
 	helloMagic   = 0x3148534c // "LSH1"
-	helloVersion = 1
-	helloFixed   = 26
+	helloVersion = 2
+	helloFixed   = 28
 	maxRunName   = 512
+	// maxLanes bounds the connections that a neighbour can make this worker wait for.
+	maxLanes = 16
 )
 
 // hello is the handshake, from a worker to its right neighbour. Little-endian:
 //
 //	 0  4  magic "LSH1"
-//	 4  2  version of the protocol, 1
+//	 4  2  version of the protocol, 2
 //	 6  2  sender's rank
 //	 8  2  size of the ring
 //	10  8  generation
 //	18  8  run digest
-//	26  …  name of the run, at most 512 bytes
+//	26  1  lane, from 0
+//	27  1  lanes, 1..16
+//	28  …  name of the run, at most 512 bytes
 type hello struct {
 	version    uint16
 	rank, size uint16
 	generation uint64
 	digest     uint64
+	lane       uint8
+	lanes      uint8
 	run        string
 }
 
@@ -45,6 +51,7 @@ func (h *hello) encode() []byte {
 	le.PutUint16(b[8:], h.size)
 	le.PutUint64(b[10:], h.generation)
 	le.PutUint64(b[18:], h.digest)
+	b[26], b[27] = h.lane, h.lanes
 	return append(b, h.run[:min(len(h.run), maxRunName)]...)
 }
 
@@ -53,10 +60,15 @@ func decodeHello(b []byte) (hello, error) {
 	if len(b) < helloFixed || len(b) > helloFixed+maxRunName || le.Uint32(b) != helloMagic {
 		return hello{}, errors.New("the handshake is not one of a ring")
 	}
-	return hello{
+	h := hello{
 		version: le.Uint16(b[4:]), rank: le.Uint16(b[6:]), size: le.Uint16(b[8:]),
-		generation: le.Uint64(b[10:]), digest: le.Uint64(b[18:]), run: string(b[helloFixed:]),
-	}, nil
+		generation: le.Uint64(b[10:]), digest: le.Uint64(b[18:]), lane: b[26], lanes: b[27], run: string(b[helloFixed:]),
+	}
+	// Of another version nothing but that is known.
+	if h.version == helloVersion && (h.lane >= h.lanes || h.lanes > maxLanes) {
+		return hello{}, fmt.Errorf("the handshake is for lane %d of %d, at most %d are allowed", h.lane, h.lanes, maxLanes)
+	}
+	return h, nil
 }
 
 // helloFrom reads the handshake of an incoming stream.

@@ -33,13 +33,13 @@ type worker struct {
 
 func newWorker(t testing.TB, run string, withProxy bool) *worker {
 	t.Helper()
-	return newWorkerWith(t, run, withProxy, insecure.NewCredentials())
+	return newWorkerWith(t, run, withProxy, 1, insecure.NewCredentials())
 }
 
-func newWorkerWith(t testing.TB, run string, withProxy bool, creds credentials.TransportCredentials, opts ...grpc.ServerOption) *worker {
+func newWorkerWith(t testing.TB, run string, withProxy bool, lanes int, creds credentials.TransportCredentials, opts ...grpc.ServerOption) *worker {
 	t.Helper()
 	cfg := DefaultConfig()
-	cfg.Run, cfg.Credentials = run, creds
+	cfg.Run, cfg.Credentials, cfg.Lanes = run, creds, lanes
 	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -72,11 +72,12 @@ func (w *worker) close(t testing.TB) {
 	}
 }
 
+// newWorkers makes workers with one lane, two, three, one, ...
 func newWorkers(t testing.TB, n int, withProxy bool) []*worker {
 	t.Helper()
 	out := make([]*worker, n)
 	for i := range out {
-		out[i] = newWorker(t, run, withProxy)
+		out[i] = newWorkerWith(t, run, withProxy, 1+i%3, insecure.NewCredentials())
 	}
 	return out
 }
@@ -178,6 +179,7 @@ type proxy struct {
 	mu     sync.Mutex
 	conns  []net.Conn
 	dead   bool
+	total  int64         // bytes towards the target
 	budget int64         // bytes towards the target before onSpent is called
 	spent  chan struct{} // closed when the budget is used up
 	frozen bool
@@ -251,11 +253,19 @@ func (p *proxy) relay(to, from net.Conn, forward bool) {
 func (p *proxy) count(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.total += int64(n)
 	if p.budget > 0 {
 		if p.budget -= int64(n); p.budget <= 0 {
 			close(p.spent)
 		}
 	}
+}
+
+// forwarded is how many bytes have gone to the target.
+func (p *proxy) forwarded() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
 }
 
 // after arms spent: it closes once n more bytes have gone to the target.
@@ -279,7 +289,18 @@ func (p *proxy) reset() {
 	defer p.mu.Unlock()
 	p.dead = true
 	p.listener.Close()
-	for _, c := range p.conns {
+	abort(p.conns)
+}
+
+// resetOne breaks the connection that was made last; the others stay.
+func (p *proxy) resetOne() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	abort(p.conns[len(p.conns)-2:])
+}
+
+func abort(conns []net.Conn) {
+	for _, c := range conns {
 		if tcp, ok := c.(*net.TCPConn); ok {
 			// Only makes the close abrupt; an error means it is closed already.
 			_ = tcp.SetLinger(0)

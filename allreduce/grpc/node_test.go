@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/lockstep-ml/lockstep/allreduce"
 )
 
@@ -126,6 +128,31 @@ func TestKilledMidBucket(t *testing.T) {
 	}
 }
 
+// A lane that breaks takes the generation with it, though the others stand.
+func TestOneBrokenLaneNamesItsPeer(t *testing.T) {
+	workers := newWorkers(t, 3, true)
+	rings := joinAll(t, workers, 1, 3, func(c *allreduce.Config) {
+		c.BeginTimeout, c.HopTimeout = time.Hour, time.Hour
+	})
+	defer closeAll(t, rings)
+	errs := make([]error, 3)
+	var wg sync.WaitGroup
+	for _, rank := range []int{1, 2} { // rank 0 does not begin, so these wait
+		wg.Go(func() {
+			errs[rank] = rings[rank].Reduce(t.Context(), allreduce.Bucket{Step: 4}, nil, make([]float32, 5000))
+		})
+	}
+	workers[2].proxy.resetOne() // one of the two lanes from rank 1 to rank 2
+	wg.Wait()
+	for rank, peer := range map[int]int{1: 2, 2: 1} {
+		var hop *allreduce.HopError
+		var aborted *allreduce.PeerAbortedError
+		if !errors.As(errs[rank], &hop) || hop.Peer != peer && !errors.As(errs[rank], &aborted) {
+			t.Errorf("rank %d got %v, want a HopError that names rank %d", rank, errs[rank], peer)
+		}
+	}
+}
+
 func TestFrozenNeighbourMissesDeadline(t *testing.T) {
 	workers := newWorkers(t, 3, true)
 	rings := joinAll(t, workers, 1, 3, func(c *allreduce.Config) { c.BeginTimeout = 300 * time.Millisecond })
@@ -176,6 +203,39 @@ func TestJoinIsRefusedWithTheReason(t *testing.T) {
 	})
 	if err := join(here, 5, 0, 1, ""); err == nil || !strings.Contains(err.Error(), "joined already") {
 		t.Errorf("joined generation 5 twice: %v", err)
+	}
+}
+
+func TestLanesAreAttachedOnceEach(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Run, cfg.Credentials = run, insecure.NewCredentials()
+	node, err := NewNode(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLink(node, 1, 0, 2, "")
+	defer l.cancel()
+	for i, c := range []struct {
+		lane, lanes uint8
+		ok          bool
+	}{{1, 2, true}, {1, 2, false}, {2, 3, false}, {0, 2, true}, {0, 2, false}} {
+		release, err := l.attach(t.Context(), &hello{rank: 1, size: 2, lane: c.lane, lanes: c.lanes})
+		if (err == nil) != c.ok {
+			t.Errorf("attempt %d, lane %d of %d: %v", i, c.lane, c.lanes, err)
+		}
+		if err == nil {
+			release()
+		}
+		select {
+		case <-l.attached:
+			if i < 3 {
+				t.Errorf("attempt %d: linked, but a lane is missing", i)
+			}
+		default:
+			if i >= 3 {
+				t.Errorf("attempt %d: not linked, though all lanes are here", i)
+			}
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/experimental"
 )
 
 const (
@@ -22,8 +23,8 @@ const (
 	// abortGrace bounds the wait to tell the right neighbour why we gave up.
 	abortGrace = 250 * time.Millisecond
 	// maxWaiting bounds the streams that wait for this node to join a
-	// generation: one neighbour, some retries.
-	maxWaiting = 64
+	// generation: one neighbour's lanes, some retries.
+	maxWaiting = 4 * maxLanes
 )
 
 // Config describes a Node.
@@ -36,6 +37,10 @@ type Config struct {
 	// InboxBytes bounds what waits here for one generation's ring; 0 means
 	// allreduce.DefaultInboxBytes.
 	InboxBytes int
+	// Lanes is how many connections lead to the right neighbour, 1..16. Two keep a
+	// second core busy where there is one; more pay on links that outrun two.
+	// Neighbours may differ in it.
+	Lanes int
 	// QueueLength is how many messages may wait to be written.
 	QueueLength int
 	// JoinWait bounds how long a left neighbour's stream waits here for this
@@ -48,7 +53,7 @@ type Config struct {
 
 // DefaultConfig returns a Config for which the caller sets Run and Credentials.
 func DefaultConfig() Config {
-	return Config{QueueLength: 16, JoinWait: time.Minute, CloseTimeout: 2 * time.Second}
+	return Config{Lanes: 2, QueueLength: 16, JoinWait: time.Minute, CloseTimeout: 2 * time.Second}
 }
 
 // Validate reports every fault at once.
@@ -62,6 +67,9 @@ func (c Config) Validate() error {
 	}
 	if c.InboxBytes < 0 {
 		faults = append(faults, fmt.Errorf("InboxBytes is %d, must be 0 or more", c.InboxBytes))
+	}
+	if c.Lanes < 1 || c.Lanes > maxLanes {
+		faults = append(faults, fmt.Errorf("config.Lanes is %d, must be 1..%d", c.Lanes, maxLanes))
 	}
 	if c.QueueLength < 1 {
 		faults = append(faults, fmt.Errorf("QueueLength is %d, must be 1 or more", c.QueueLength))
@@ -83,6 +91,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.ReadBufferSize(ioBuffer),
 		grpc.WriteBufferSize(ioBuffer),
+		experimental.BufferPool(&frames),
 	}
 }
 

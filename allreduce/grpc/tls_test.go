@@ -54,8 +54,8 @@ func mutualTLS(t *testing.T) credentials.TransportCredentials {
 func TestMutualTLS(t *testing.T) {
 	creds := mutualTLS(t)
 	workers := []*worker{
-		newWorkerWith(t, run, false, creds, grpc.Creds(creds)),
-		newWorkerWith(t, run, false, creds, grpc.Creds(creds)),
+		newWorkerWith(t, run, false, 2, creds, grpc.Creds(creds)),
+		newWorkerWith(t, run, false, 2, creds, grpc.Creds(creds)),
 	}
 	rings := joinAll(t, workers, 1, 2, nil)
 	_, errs := reduce(t.Context(), rings, allreduce.Bucket{Step: 1}, gradients(2, 100_000, 1))
@@ -66,7 +66,7 @@ func TestMutualTLS(t *testing.T) {
 	}
 	closeAll(t, rings)
 
-	stranger := newWorkerWith(t, run, false, insecure.NewCredentials())
+	stranger := newWorkerWith(t, run, false, 2, insecure.NewCredentials())
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	var g errgroup.Group

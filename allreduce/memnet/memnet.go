@@ -53,6 +53,8 @@ type Config struct {
 	Generation uint64
 	Size       int
 	Faults     Faults
+	// Piece, above 0, cuts payloads into pieces of so many bytes on the way.
+	Piece int
 	// InboxBytes bounds what waits at a rank; 0 means the Inbox's default.
 	InboxBytes int
 }
@@ -134,6 +136,11 @@ type Endpoint struct {
 
 var _ allreduce.Transport = (*Endpoint)(nil)
 
+// Buffer implements allreduce.Transport.
+func (e *Endpoint) Buffer(_ context.Context, n int) (allreduce.Message, error) {
+	return allreduce.NewBuffer(n).Message(), nil
+}
+
 // Send implements allreduce.Transport: it delivers into the right neighbour's
 // inbox, or does what the faults say. It copies, as a wire would.
 func (e *Endpoint) Send(ctx context.Context, m allreduce.Message) error {
@@ -154,8 +161,7 @@ func (e *Endpoint) Send(ctx context.Context, m allreduce.Message) error {
 	}
 	to := n.endpoints[(e.rank+1)%n.cfg.Size]
 	for range fate.copies {
-		c := allreduce.NewMessage(m.Header, slices.Clone(m.Payload), nil)
-		fate.damage(&c)
+		c := n.carry(&m, fate)
 		if fate.delay > 0 {
 			n.deliverLate(to, c, fate.delay)
 			continue
@@ -258,16 +264,26 @@ func (f *Faults) draw(from int, h allreduce.Header) fate {
 	return out
 }
 
-func (f fate) damage(m *allreduce.Message) {
+func (f fate) damage(h *allreduce.Header, payload []byte) []byte {
 	if f.cut {
-		m.Payload = m.Payload[:len(m.Payload)/2]
-		return
+		return payload[:len(payload)/2]
 	}
 	switch {
 	case f.bit < 0:
-	case len(m.Payload) == 0:
-		m.Header.CRC ^= 1
+	case len(payload) == 0:
+		h.CRC ^= 1
 	default:
-		m.Payload[f.bit/8] ^= 1 << (f.bit % 8)
+		payload[f.bit/8] ^= 1 << (f.bit % 8)
 	}
+	return payload
+}
+
+// carry makes what arrives of m.
+func (n *Network) carry(m *allreduce.Message, f fate) allreduce.Message {
+	h := m.Header
+	payload := f.damage(&h, slices.Concat(m.Payload...))
+	if n.cfg.Piece < 1 {
+		return allreduce.NewMessage(h, payload, nil)
+	}
+	return allreduce.NewMessageInPieces(h, slices.Collect(slices.Chunk(payload, n.cfg.Piece)), nil)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"unsafe"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
 // kernels is one family: every function gives the same bits in every family.
@@ -68,7 +70,7 @@ const (
 )
 
 // simdVariable names the environment variable that forces a family.
-const simdVariable = "LOCKSTEP_SIMD"
+const simdVariable = simd.Variable
 
 // choose picks the family that the environment asks for, or the best one.
 func choose() (*kernels, error) {

@@ -3,19 +3,12 @@ package cpu
 import (
 	"unsafe"
 
-	xcpu "golang.org/x/sys/cpu"
+	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
 // families lists what this machine can run, the best last.
 func families() []*kernels {
-	out := []*kernels{genericKernels}
-	if xcpu.X86.HasAVX2 && xcpu.X86.HasFMA {
-		out = append(out, avx2Kernels)
-		if xcpu.X86.HasAVX512F && xcpu.X86.HasAVX512DQ && xcpu.X86.HasAVX512BW && xcpu.X86.HasAVX512VL {
-			out = append(out, avx512Kernels)
-		}
-	}
-	return out
+	return []*kernels{simd.Generic: genericKernels, simd.AVX2: avx2Kernels, simd.AVX512: avx512Kernels}[:len(simd.Offered())]
 }
 
 var avx512Kernels = &kernels{

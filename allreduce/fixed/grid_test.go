@@ -1,4 +1,4 @@
-package allreduce
+package fixed
 
 import (
 	"math"
@@ -10,13 +10,27 @@ func largestBelow(code byte) float32 {
 	return float32(math.Ldexp(math.MaxFloat32, int(code)-254))
 }
 
+func codeOfValues(v []float32) byte {
+	var codes [1]byte
+	MaxCodes(codes[:], v)
+	return codes[0]
+}
+
+// quantised sets acc to what one replica's values become.
+func quantised(g *Grid, acc []int32, v []float32, code byte) {
+	wire := make([]byte, len(v)*g.wire.Bytes())
+	b := Bucket{Grid: *g, Codes: []byte{code}, Replicas: [][]float32{v}}
+	b.Sum(wire, nil, 0, len(v))
+	g.wire.load(acc, wire)
+}
+
 // The proof of docs/design/0002-exact-ring.md, tried for every number of
 // replicas: each |q| is within limit, and Replicas of them fit the wire.
 func TestNoPartialSumOverflows(t *testing.T) {
 	for _, w := range []Wire{Wire16, Wire32} {
 		top := int64(1)<<(w-1) - 1
 		for replicas := 1; replicas <= MaxReplicas; replicas++ {
-			g := newGrid(w, replicas, true)
+			g := NewGrid(w, replicas, true)
 			if int64(g.limit)*int64(replicas) > top || g.limit < 1 {
 				t.Fatalf("wire %v, R=%d: limit %d", w, replicas, g.limit)
 			}
@@ -28,12 +42,12 @@ func TestNoPartialSumOverflows(t *testing.T) {
 				if code == 1 {
 					big = math.Float32frombits(0x00ffffff)
 				}
-				if blockCode([]float32{big}) != code {
-					t.Fatalf("code of %g is %d, want %d", big, blockCode([]float32{big}), code)
+				if codeOfValues([]float32{big}) != code {
+					t.Fatalf("code of %g is %d, want %d", big, codeOfValues([]float32{big}), code)
 				}
 				v := []float32{big, -big, big, -big, big}
 				acc := make([]int32, len(v))
-				g.addReplica(acc, v, code)
+				quantised(&g, acc, v, code)
 				for i, q := range acc {
 					if q > g.limit || q < -g.limit || (q > 0) != (v[i] > 0) {
 						t.Fatalf("wire %v, R=%d, code %d: %g becomes %d, limit %d", w, replicas, code, v[i], q, g.limit)
@@ -45,15 +59,15 @@ func TestNoPartialSumOverflows(t *testing.T) {
 }
 
 func TestClampMovesByAtMostOneQuantum(t *testing.T) {
-	g := newGrid(Wire16, 8, true) // limit 4095 = 2^12 - 1
+	g := NewGrid(Wire16, 8, true) // limit 4095 = 2^12 - 1
 	if !g.clamp || g.limit != 4095 || g.bits != 12 {
 		t.Fatalf("grid is %+v", g)
 	}
 	v := []float32{largestBelow(127), 1 - 0x1p-13, 1 - 0x1p-12, 1 - 0x1.8p-12}
 	want := []int32{4095, 4095, 4095, 4094} // 4096 and 4095.5 clamped; exact; tie to even
 	acc := make([]int32, len(v))
-	code := blockCode([]float32{0.75})
-	g.addReplica(acc, v, code)
+	code := codeOfValues([]float32{0.75})
+	quantised(&g, acc, v, code)
 	for i := range want {
 		if acc[i] != want[i] {
 			t.Errorf("%g becomes %d, want %d", v[i], acc[i], want[i])
@@ -79,7 +93,7 @@ func TestBlockCode(t *testing.T) {
 		{[]float32{1, -inf, 3, 4, 5}, 255},
 	} {
 		for range 5 { // every position in the unrolled loop
-			if got := blockCode(c.v); got != c.want {
+			if got := codeOfValues(c.v); got != c.want {
 				t.Errorf("code of %v is %d, want %d", c.v, got, c.want)
 			}
 			c.v = append([]float32{0}, c.v...)
