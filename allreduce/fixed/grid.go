@@ -59,7 +59,7 @@ func NewGrid(w Wire, replicas int, mean bool) Grid {
 	}
 	limit := int32((int64(1)<<(w-1) - 1) / int64(replicas))
 	b := bits.Len32(uint32(limit)+1) - 1
-	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, family: chosen, streamFrom: streamFrom}
+	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, family: chosen(), streamFrom: streamFrom}
 	g.clamp = int64(1)<<b > int64(limit) && b < 24
 	if mean {
 		g.divisor = float64(replicas)
