@@ -1,0 +1,31 @@
+package shm
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// memory is a region as one side has mapped it.
+type memory struct {
+	geometry Geometry
+	control  []byte
+	slots    []byte // read-only at the receiver
+	unmap    func()
+}
+
+// word returns the 32-bit word of the control area at a byte offset. Both
+// sides use it through atomic operations only, which also order what was written
+// to a slot before.
+func (m *memory) word(at int) *atomic.Uint32 {
+	_ = m.control[at+3]
+	return (*atomic.Uint32)(unsafe.Pointer(&m.control[at]))
+}
+
+func (m *memory) wanted() *atomic.Uint32     { return m.word(wantedAt) }
+func (m *memory) state(i int) *atomic.Uint32 { return m.word(statesAt + lineBytes*i) }
+
+// bytes returns the first n bytes of slot i.
+func (m *memory) bytes(i, n int) []byte {
+	lo := i * m.geometry.SlotBytes
+	return m.slots[lo : lo+n : lo+n]
+}

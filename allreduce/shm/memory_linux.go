@@ -1,0 +1,140 @@
+package shm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	fileName = "lockstep-ring"
+	// seals keep a peer from shrinking the file under a mapping, where reading
+	// would end the process, and from undoing that.
+	seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+)
+
+func create(g Geometry) (*Outlet, error) {
+	fd, err := memfd()
+	if err != nil {
+		return nil, fmt.Errorf("shm: memfd_create: %w", err)
+	}
+	m, err := fill(fd, g)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	o := Offer{geometry: g, pid: uint32(os.Getpid()), fd: uint32(fd), token: newToken()}
+	o.describe(m.control)
+	// Closing cannot lose data, as nothing is written through the descriptor.
+	return newOutlet(o, m, func() { _ = unix.Close(fd) }), nil
+}
+
+// memfd makes the file. Kernels before 6.3 do not know the flag that says it
+// will never be executed; hardened newer ones insist on it.
+func memfd() (int, error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate(fileName, flags|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate(fileName, flags)
+	}
+	return fd, err
+}
+
+// fill gives the file its size, its pages, its seals and a mapping.
+func fill(fd int, g Geometry) (memory, error) {
+	size := int64(g.size())
+	if err := unix.Ftruncate(fd, size); err != nil {
+		return memory{}, fmt.Errorf("shm: region of %d bytes: %w", size, err)
+	}
+	// All pages now: where there is no memory this fails, while a page that is
+	// missing when it is touched ends the process.
+	if err := unix.Fallocate(fd, 0, 0, size); err != nil {
+		return memory{}, fmt.Errorf("shm: region of %d bytes: %w", size, err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		return memory{}, fmt.Errorf("shm: seal: %w", err)
+	}
+	return mapRegion(fd, g, unix.PROT_READ|unix.PROT_WRITE)
+}
+
+// mapRegion maps the control area for reading and writing, the slots as slotProt says.
+func mapRegion(fd int, g Geometry, slotProt int) (memory, error) {
+	const flags = unix.MAP_SHARED | unix.MAP_POPULATE
+	control, err := unix.Mmap(fd, 0, g.control(), unix.PROT_READ|unix.PROT_WRITE, flags)
+	if err != nil {
+		return memory{}, fmt.Errorf("shm: map: %w", err)
+	}
+	slots, err := unix.Mmap(fd, int64(g.control()), g.size()-g.control(), slotProt, flags)
+	if err != nil {
+		return memory{}, errors.Join(fmt.Errorf("shm: map: %w", err), unix.Munmap(control))
+	}
+	unmap := func() {
+		// Fails only for a range that was never mapped.
+		_, _ = unix.Munmap(slots), unix.Munmap(control)
+	}
+	return memory{geometry: g, control: control, slots: slots, unmap: unmap}, nil
+}
+
+// open finds the offered region and checks that it is the one meant.
+func open(o Offer) (memory, error) {
+	fd, err := openFile(o)
+	if err != nil {
+		return memory{}, err
+	}
+	defer unix.Close(fd)
+	m, err := mapRegion(fd, o.geometry, unix.PROT_READ)
+	if err != nil {
+		return memory{}, err
+	}
+	if err := o.describes(m.control); err != nil {
+		m.unmap()
+		return memory{}, err
+	}
+	return m, nil
+}
+
+// openFile opens the file of an offer. The peer names a process and a
+// descriptor, so first only a handle is opened, which has no effects on devices
+// or pipes that may be there, and the file behind it only if it is a memfd of ours.
+func openFile(o Offer) (int, error) {
+	path := fmt.Sprintf("/proc/%d/fd/%d", o.pid, o.fd)
+	handle, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("shm: the offered memory cannot be reached from here: %s: %w", path, err)
+	}
+	defer unix.Close(handle)
+	self := fmt.Sprintf("/proc/self/fd/%d", handle)
+	name, err := os.Readlink(self)
+	if err != nil || !strings.HasPrefix(name, "/memfd:"+fileName) {
+		return -1, fmt.Errorf("shm: %s is %q, not the memory of a link", path, name)
+	}
+	fd, err := unix.Open(self, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("shm: %s: %w", path, err)
+	}
+	if err := checkFile(fd, o.geometry); err != nil {
+		return -1, errors.Join(fmt.Errorf("shm: %s: %w", path, err), unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// checkFile wants the size that was offered and the seals that keep it so.
+func checkFile(fd int, g Geometry) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Size != int64(g.size()) {
+		return fmt.Errorf("has %d bytes, %d were offered", st.Size, g.size())
+	}
+	got, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return fmt.Errorf("seals: %w", err)
+	}
+	if got&seals != seals {
+		return fmt.Errorf("its size is not sealed (seals %#x, need %#x)", got, seals)
+	}
+	return nil
+}
