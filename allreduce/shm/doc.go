@@ -1,12 +1,12 @@
-// Package shm moves payloads between ring neighbours on one host through
-// memory that both have mapped. It moves nothing else: headers, order,
-// deadlines and identity stay with the transport that uses it.
+// Package shm moves messages between ring neighbours on one host through
+// memory that both have mapped: payloads, and the headers beside them. Identity,
+// liveness and the reason why a link ended stay with the transport that uses it.
 //
 // The sender of a link makes an Outlet: an anonymous memory file (memfd) of a
-// control area and a number of slots, sealed against changing its size. It has
-// no name in any file system, so a crash of either side leaves nothing behind.
-// The sender's Offer travels in the transport's handshake; the receiver opens
-// it as an Inlet, which succeeds only where it reaches the very memory the
+// control area and a number of slots, sealed against changing its size, and two
+// bells. None has a name in any file system, so a crash of either side leaves
+// nothing behind. The sender's Offer travels in the transport's handshake; the receiver
+// opens it as an Inlet, which succeeds only where it reaches the very memory the
 // sender meant. Nothing is concluded from addresses or host names: whoever can
 // read the token is on the same host, and everybody else falls back to sending
 // the payload itself.
@@ -16,12 +16,11 @@
 //	out.Offer().Encode()        handshake  ->  offer, err := shm.DecodeOffer(b)
 //	                                           in, err := shm.Open(offer)
 //	                            <-  answer
-//	out.Settle()
-//	s, ok := out.Take(n)
+//	out.Settle(); go out.Watch()
+//	s, err := out.Await(ctx, n)
 //	write to s.Bytes()
-//	s.Lend()                    header, s.Index() ->
-//	                                           p, owner, err := in.Payload(index, length)
-//	                                           read p, then owner.Free()
+//	s.Lend(header)              memory     ->  payload, loan, err := in.Receive(header)
+//	                                           read the payload, then loan.Free()
 //
 // What a transport and its ring must do:
 //
@@ -32,12 +31,12 @@
 //     neighbour is copied into a slot of the own outlet, in the pass that decodes it;
 //   - free what it received, exactly once. Close unmaps when the last payload
 //     has been freed, never below a reader;
-//   - see to it that lent slots come back whatever the buckets do: a payload nobody
-//     waits for yet is copied out when many are (Inlet.Held tells). Take never waits; a sender
-//     without a slot calls Want and is woken, through the transport, by the receiver's next Free.
-//     Were slots freed by the reductions alone, several buckets that share them could
-//     close a circle: each neighbour waits for a slot that the next one frees only
-//     after it got one itself.
+//   - see to it that lent slots come back whatever the reductions do, and that
+//     not all slots are taken and kept. A payload nobody waits for yet is copied out
+//     when many are held (Inlet.Held), and memory is taken from the heap when
+//     many are in hand (Outlet.Taken), to be copied when it is sent. Otherwise several
+//     buckets that share the slots could close a circle: each neighbour waits
+//     for a slot that the next one frees only after it got one itself.
 //
 // A payload in shared memory needs no checksum: it never leaves the memory the
 // gradients themselves are in, which has none either. The header keeps its own.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 )
 
@@ -50,27 +51,46 @@ func (g Geometry) Validate() error {
 // The control area, little-endian as the processors it is shared between; each
 // word that changes has a cache line of its own:
 //
-//	  0   4  magic "LSM1"
-//	  4   4  slots
-//	  8   4  bytes of a slot
-//	 16  16  token
-//	 64   4  wanted: the sender waits for a slot to come back
-//	128+64i  4  state of slot i: 0 the sender's, 1 lent to the receiver
+//	  0    4  magic "LSM1"
+//	  4    4  slots
+//	  8    4  bytes of a slot
+//	 16   16  token
+//	 64    4  wanted: the sender waits for a slot to come back
+//	128    4  asleep: the receiver waits for a payload
+//	192    4  count of payloads lent since the beginning, modulo 2^32
+//	256+64i  4  state of slot i: 0 the sender's, 1 lent to the receiver
 //
-// The slots begin at the next page.
+// The queue follows: 8 bytes for each payload lent, slot and length, as many as
+// the next power of two above the slots has room for. The slots begin at the
+// next page: HeadBytes, then the payload.
 const (
 	magic     = 0x314d534c // "LSM1"
 	tokenAt   = 16
 	wantedAt  = 64
-	statesAt  = 128
+	asleepAt  = 128
+	lentAt    = 192
+	statesAt  = 256
 	lineBytes = 64
+	entry     = 8 // bytes in the queue
 )
 
+// HeadBytes is how many bytes a slot has for a header beside its payload: two
+// cache lines.
+const HeadBytes = 128
+
+// queue is how many entries the queue has.
+func (g Geometry) queue() uint32 { return 1 << bits.Len(uint(g.Slots-1)) }
+
+func (g Geometry) queueAt() int { return statesAt + lineBytes*g.Slots }
+
+// stride is the distance from slot to slot.
+func (g Geometry) stride() int { return HeadBytes + g.SlotBytes }
+
 // control is the length of the control area in bytes, whole pages.
-func (g Geometry) control() int { return wholePages(statesAt + lineBytes*g.Slots) }
+func (g Geometry) control() int { return wholePages(g.queueAt() + entry*int(g.queue())) }
 
 // size is the length of the region in bytes.
-func (g Geometry) size() int { return g.control() + wholePages(g.Slots*g.SlotBytes) }
+func (g Geometry) size() int { return g.control() + wholePages(g.Slots*g.stride()) }
 
 func wholePages(n int) int {
 	page := os.Getpagesize()
@@ -85,25 +105,30 @@ func newToken() (t token) {
 	return t
 }
 
-// Offer tells a receiver where to find a region. Whoever is on another host, in
-// another process namespace or not permitted to look fails to open it.
+// Offer tells a receiver where to find a region and its bells. Whoever is on
+// another host, in another process namespace or not permitted to look fails to
+// open it.
 type Offer struct {
 	geometry Geometry
-	pid, fd  uint32
+	pid      uint32
+	file     uint32 // descriptors in that process: the region,
+	lentBell uint32 // the reading end of the bell for payloads lent,
+	freeBell uint32 // the writing end of the bell for slots freed
 	token    token
 }
 
 const (
 	offerMagic = 0x314f534c // "LSO1"
-	offerBytes = 36
+	offerBytes = 44
 )
 
-// Encode returns the offer as 36 bytes, little-endian: magic "LSO1", process,
-// file descriptor, slots, bytes of a slot, token.
+// Encode returns the offer as 44 bytes, little-endian: magic "LSO1", process,
+// descriptors of region, bell of payloads and bell of slots, slots, bytes of a
+// slot, token.
 func (o Offer) Encode() []byte {
 	le := binary.LittleEndian
 	b := le.AppendUint32(make([]byte, 0, offerBytes), offerMagic)
-	for _, v := range []uint32{o.pid, o.fd, uint32(o.geometry.Slots), uint32(o.geometry.SlotBytes)} {
+	for _, v := range []uint32{o.pid, o.file, o.lentBell, o.freeBell, uint32(o.geometry.Slots), uint32(o.geometry.SlotBytes)} {
 		b = le.AppendUint32(b, v)
 	}
 	return append(b, o.token[:]...)
@@ -116,9 +141,9 @@ func DecodeOffer(b []byte) (Offer, error) {
 		return Offer{}, errors.New("shm: not an offer of shared memory")
 	}
 	o := Offer{
-		pid: le.Uint32(b[4:]), fd: le.Uint32(b[8:]),
-		geometry: Geometry{Slots: int(le.Uint32(b[12:])), SlotBytes: int(le.Uint32(b[16:]))},
-		token:    token(b[20:]),
+		pid: le.Uint32(b[4:]), file: le.Uint32(b[8:]), lentBell: le.Uint32(b[12:]), freeBell: le.Uint32(b[16:]),
+		geometry: Geometry{Slots: int(le.Uint32(b[20:])), SlotBytes: int(le.Uint32(b[24:]))},
+		token:    token(b[28:]),
 	}
 	return o, o.geometry.Validate()
 }

@@ -6,7 +6,7 @@ import (
 )
 
 func TestOfferSurvivesTheWire(t *testing.T) {
-	o := Offer{geometry: Geometry{Slots: 3, SlotBytes: 128}, pid: 1 << 21, fd: 7, token: newToken()}
+	o := Offer{geometry: Geometry{Slots: 3, SlotBytes: 128}, pid: 1 << 21, file: 7, lentBell: 8, freeBell: 9, token: newToken()}
 	got, err := DecodeOffer(o.Encode())
 	if err != nil || got != o {
 		t.Fatalf("got %+v, %v, want %+v", got, err, o)
@@ -25,10 +25,10 @@ func TestDecodeOfferRefuses(t *testing.T) {
 		"too short":        good[:len(good)-1],
 		"too long":         append(slices.Clone(good), 0),
 		"another magic":    with(0, 'X'),
-		"no slots":         with(12, 0),
-		"too many slots":   with(14, 1),
-		"an uneven slot":   with(16, 1),
-		"a gigantic slot":  with(19, 1),
+		"no slots":         with(20, 0),
+		"too many slots":   with(22, 1),
+		"an uneven slot":   with(24, 1),
+		"a gigantic slot":  with(27, 1),
 		"too large in all": Offer{geometry: Geometry{Slots: maxSlots, SlotBytes: maxSlotBytes}}.Encode(),
 	} {
 		if _, err := DecodeOffer(b); err == nil {

@@ -22,10 +22,24 @@ func (m *memory) word(at int) *atomic.Uint32 {
 }
 
 func (m *memory) wanted() *atomic.Uint32     { return m.word(wantedAt) }
+func (m *memory) asleep() *atomic.Uint32     { return m.word(asleepAt) }
+func (m *memory) lent() *atomic.Uint32       { return m.word(lentAt) }
 func (m *memory) state(i int) *atomic.Uint32 { return m.word(statesAt + lineBytes*i) }
 
-// bytes returns the first n bytes of slot i.
-func (m *memory) bytes(i, n int) []byte {
-	lo := i * m.geometry.SlotBytes
+// entry returns the words of the queue for payload number i: slot and length.
+func (m *memory) entry(i uint32) (slot, length *atomic.Uint32) {
+	at := m.geometry.queueAt() + entry*int(i%m.geometry.queue())
+	return m.word(at), m.word(at + 4)
+}
+
+// head returns the header's bytes of slot i.
+func (m *memory) head(i int) []byte {
+	lo := i * m.geometry.stride()
+	return m.slots[lo : lo+HeadBytes : lo+HeadBytes]
+}
+
+// payload returns the first n bytes of slot i's payload.
+func (m *memory) payload(i, n int) []byte {
+	lo := i*m.geometry.stride() + HeadBytes
 	return m.slots[lo : lo+n : lo+n]
 }

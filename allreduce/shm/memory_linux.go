@@ -21,14 +21,44 @@ func create(g Geometry) (*Outlet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shm: memfd_create: %w", err)
 	}
+	file := os.NewFile(uintptr(fd), fileName)
 	m, err := fill(fd, g)
 	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+		return nil, errors.Join(err, file.Close())
 	}
-	o := Offer{geometry: g, pid: uint32(os.Getpid()), fd: uint32(fd), token: newToken()}
+	hear, ring, err := os.Pipe() // payloads lent: heard there, rung here
+	if err != nil {
+		m.unmap()
+		return nil, errors.Join(fmt.Errorf("shm: bell: %w", err), file.Close())
+	}
+	heard, rung, err := os.Pipe() // slots freed: heard here, rung there
+	if err != nil {
+		m.unmap()
+		return nil, errors.Join(fmt.Errorf("shm: bell: %w", err), file.Close(), hear.Close(), ring.Close())
+	}
+	o := Offer{
+		geometry: g, pid: uint32(os.Getpid()), file: uint32(fd), token: newToken(),
+		lentBell: descriptor(hear), freeBell: descriptor(rung),
+	}
 	o.describe(m.control)
-	// Closing cannot lose data, as nothing is written through the descriptor.
-	return newOutlet(o, m, func() { _ = unix.Close(fd) }), nil
+	settle := func() {
+		for _, f := range []*os.File{file, hear, rung} {
+			_ = f.Close() // nothing is written through them here
+		}
+	}
+	return newOutlet(o, m, &bell{file: ring}, &bell{file: heard}, settle), nil
+}
+
+// descriptor returns f's number without taking it from the poller, as Fd would.
+func descriptor(f *os.File) (n uint32) {
+	c, err := f.SyscallConn()
+	if err == nil {
+		err = c.Control(func(fd uintptr) { n = uint32(fd) })
+	}
+	if err != nil {
+		panic("shm: an open pipe was expected to have a descriptor: " + err.Error())
+	}
+	return n
 }
 
 // memfd makes the file. Kernels before 6.3 do not know the flag that says it
@@ -77,29 +107,40 @@ func mapRegion(fd int, g Geometry, slotProt int) (memory, error) {
 	return memory{geometry: g, control: control, slots: slots, unmap: unmap}, nil
 }
 
-// open finds the offered region and checks that it is the one meant.
-func open(o Offer) (memory, error) {
+// open finds the offered region, checks that it is the one meant, and finds its bells.
+func open(o Offer) (*Inlet, error) {
 	fd, err := openFile(o)
 	if err != nil {
-		return memory{}, err
+		return nil, err
 	}
 	defer unix.Close(fd)
 	m, err := mapRegion(fd, o.geometry, unix.PROT_READ)
 	if err != nil {
-		return memory{}, err
+		return nil, err
 	}
 	if err := o.describes(m.control); err != nil {
 		m.unmap()
-		return memory{}, err
+		return nil, err
 	}
-	return m, nil
+	arrive, err := openBell(o.pid, o.lentBell, unix.O_RDONLY)
+	if err != nil {
+		m.unmap()
+		return nil, err
+	}
+	freed, err := openBell(o.pid, o.freeBell, unix.O_WRONLY)
+	if err != nil {
+		m.unmap()
+		arrive.close()
+		return nil, err
+	}
+	return &Inlet{mem: m, arrive: arrive, freed: freed}, nil
 }
 
-// openFile opens the file of an offer. The peer names a process and a
-// descriptor, so first only a handle is opened, which has no effects on devices
-// or pipes that may be there, and the file behind it only if it is a memfd of ours.
-func openFile(o Offer) (int, error) {
-	path := fmt.Sprintf("/proc/%d/fd/%d", o.pid, o.fd)
+// reach opens descriptor fd of a process, if it is what is wanted. The peer
+// names process and descriptor, so first only a handle is opened, which has no effect on
+// devices or locks that may be there; what it shows is then opened for use.
+func reach(pid, fd uint32, flags int, wanted func(name string) bool) (int, error) {
+	path := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
 	handle, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("shm: the offered memory cannot be reached from here: %s: %w", path, err)
@@ -107,15 +148,32 @@ func openFile(o Offer) (int, error) {
 	defer unix.Close(handle)
 	self := fmt.Sprintf("/proc/self/fd/%d", handle)
 	name, err := os.Readlink(self)
-	if err != nil || !strings.HasPrefix(name, "/memfd:"+fileName) {
-		return -1, fmt.Errorf("shm: %s is %q, not the memory of a link", path, name)
+	if err != nil || !wanted(name) {
+		return -1, fmt.Errorf("shm: %s is %q, which is not part of a link", path, name)
 	}
-	fd, err := unix.Open(self, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	got, err := unix.Open(self, flags|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("shm: %s: %w", path, err)
 	}
+	return got, nil
+}
+
+func openBell(pid, fd uint32, flags int) (*bell, error) {
+	got, err := reach(pid, fd, flags, func(name string) bool { return strings.HasPrefix(name, "pipe:[") })
+	if err != nil {
+		return nil, err
+	}
+	return &bell{file: os.NewFile(uintptr(got), "bell")}, nil
+}
+
+// openFile opens the file of an offer.
+func openFile(o Offer) (int, error) {
+	fd, err := reach(o.pid, o.file, unix.O_RDWR, func(name string) bool { return strings.HasPrefix(name, "/memfd:"+fileName) })
+	if err != nil {
+		return -1, err
+	}
 	if err := checkFile(fd, o.geometry); err != nil {
-		return -1, errors.Join(fmt.Errorf("shm: %s: %w", path, err), unix.Close(fd))
+		return -1, errors.Join(fmt.Errorf("shm: the offered memory %w", err), unix.Close(fd))
 	}
 	return fd, nil
 }

@@ -1,6 +1,9 @@
 package shm
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // Outlet is the sender's side of a region.
 //
@@ -10,18 +13,22 @@ import "sync"
 // holders of one slot here. A list of free slots in the shared memory itself
 // would save the scan of the lent ones, and would have to be trusted.
 //
-// All methods may be called concurrently; none blocks.
+// All methods may be called concurrently.
 type Outlet struct {
 	offer  Offer
 	mem    memory
-	settle func() // closes the file descriptor
+	arrive *bell  // rung here for a receiver that sleeps
+	freed  *bell  // rung by the receiver
+	settle func() // closes what only an offer needs
 
-	mu     sync.Mutex
-	slots  []Slot
-	free   []int // the last one freed is taken first: it is still in the cache
-	lent   []int
-	taken  int
-	closed bool
+	mu       sync.Mutex
+	slots    []Slot
+	free     []int // the last one freed is taken first: it is still in the cache
+	lent     []int
+	count    uint32 // of payloads lent since the beginning
+	taken    int
+	closed   bool
+	progress chan struct{} // closed and replaced to wake who waits for a slot
 }
 
 // A Slot is memory for one outgoing payload. It belongs to whoever took it
@@ -37,9 +44,12 @@ const (
 	stateLent = 1
 )
 
-// newOutlet takes over memory that createMemory made for the offer.
-func newOutlet(o Offer, m memory, settle func()) *Outlet {
-	out := &Outlet{offer: o, mem: m, settle: settle, slots: make([]Slot, o.geometry.Slots)}
+// newOutlet takes over memory and bells made for the offer.
+func newOutlet(o Offer, m memory, arrive, freed *bell, settle func()) *Outlet {
+	out := &Outlet{
+		offer: o, mem: m, arrive: arrive, freed: freed, settle: settle,
+		slots: make([]Slot, o.geometry.Slots), progress: make(chan struct{}),
+	}
 	for i := range out.slots {
 		out.slots[i] = Slot{outlet: out, index: i}
 		out.free = append(out.free, len(out.slots)-1-i)
@@ -59,7 +69,11 @@ func Create(g Geometry) (*Outlet, error) {
 // Offer returns what a receiver needs to open the region, until Settle.
 func (o *Outlet) Offer() Offer { return o.offer }
 
+// Geometry returns the region's shape.
+func (o *Outlet) Geometry() Geometry { return o.mem.geometry }
+
 // Settle ends the offer: the receiver has opened the region, or never will.
+// From here on each side notices when the other is gone.
 func (o *Outlet) Settle() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -73,11 +87,16 @@ func (o *Outlet) settleLocked() {
 	}
 }
 
-// Take returns a slot for a payload of n bytes. It says no when n is longer
-// than a slot, when no slot is free, or after Close.
+// Take returns a slot for a payload of n bytes, without waiting. It says no
+// when n is longer than a slot, when no slot is free, or after Close.
 func (o *Outlet) Take(n int) (*Slot, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.take(n)
+}
+
+// take is Take with mu held.
+func (o *Outlet) take(n int) (*Slot, bool) {
 	if n < 0 || n > o.mem.geometry.SlotBytes || o.closed {
 		return nil, false
 	}
@@ -95,6 +114,39 @@ func (o *Outlet) Take(n int) (*Slot, bool) {
 	return s, true
 }
 
+// Await is Take that waits until a slot is free, ctx ends or the region is
+// closed. n must not be longer than a slot. Watch must run.
+func (o *Outlet) Await(ctx context.Context, n int) (*Slot, error) {
+	for {
+		s, progress, err := o.tryAwait(n)
+		if s != nil || err != nil {
+			return s, err
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// tryAwait takes a slot or returns the channel that closes when one is free. First it
+// sets the flag, then it looks again: whichever slot the look misses is freed by
+// somebody who sees the flag.
+func (o *Outlet) tryAwait(n int) (*Slot, <-chan struct{}, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, nil, ErrClosed
+	}
+	if s, ok := o.take(n); ok {
+		return s, nil, nil
+	}
+	o.mem.wanted().Store(1)
+	s, _ := o.take(n)
+	return s, o.progress, nil
+}
+
 // collect finds what the receiver has given back. Called with mu held.
 func (o *Outlet) collect() {
 	still := o.lent[:0]
@@ -108,19 +160,20 @@ func (o *Outlet) collect() {
 	o.lent = still
 }
 
-// Want asks the receiver to call its wake function when it next frees a slot.
-// It says whether one is free now, in which case nobody need wait.
-func (o *Outlet) Want() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return false
+// Watch wakes Await when the receiver has freed a slot. It blocks until the
+// receiver is gone or Close; whoever owns the Outlet runs it in a goroutine.
+func (o *Outlet) Watch() {
+	for o.freed.wait() == nil {
+		o.mu.Lock()
+		o.wake()
+		o.mu.Unlock()
 	}
-	// First the flag, then the look: whichever slot the look misses is freed by
-	// somebody who sees the flag.
-	o.mem.wanted().Store(1)
-	o.collect()
-	return len(o.free) > 0
+}
+
+// wake lets who waits look again. Called with mu held.
+func (o *Outlet) wake() {
+	close(o.progress)
+	o.progress = make(chan struct{})
 }
 
 // Taken is how many slots are in hands here, neither free nor lent.
@@ -130,13 +183,19 @@ func (o *Outlet) Taken() int {
 	return o.taken
 }
 
-// Close ends Take, and unmaps the region as soon as no slot is taken. What is
-// lent stays readable at the receiver. May be called twice.
+// Close ends Take, Await and Watch and tells the receiver that no more comes; it unmaps the
+// region as soon as no slot is taken. What is lent stays readable at the
+// receiver. May be called twice.
 func (o *Outlet) Close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.settleLocked()
-	o.closed = true
+	o.arrive.close()
+	o.freed.close()
+	if !o.closed {
+		o.closed = true
+		o.wake()
+	}
 	o.unmapIdle()
 }
 
@@ -148,11 +207,8 @@ func (o *Outlet) unmapIdle() {
 	}
 }
 
-// Bytes is the slot's memory, as long as was asked for.
-func (s *Slot) Bytes() []byte { return s.outlet.mem.bytes(s.index, s.n) }
-
-// Index is the slot's number, which tells the receiver where to look.
-func (s *Slot) Index() int { return s.index }
+// Bytes is the slot's payload memory, as long as was asked for.
+func (s *Slot) Bytes() []byte { return s.outlet.mem.payload(s.index, s.n) }
 
 // Free gives the slot back unsent.
 func (s *Slot) Free() {
@@ -161,17 +217,35 @@ func (s *Slot) Free() {
 	defer o.mu.Unlock()
 	o.free = append(o.free, s.index)
 	o.taken--
+	o.wake()
 	o.unmapIdle()
 }
 
-// Lend gives the slot to the receiver, who is then told its index and the
-// payload's length. The memory must not be touched here any more.
-func (s *Slot) Lend() {
-	o := s.outlet
+// Lend gives the slot to the receiver with a header of at most HeadBytes. The
+// memory must not be touched here any more. It never blocks.
+func (s *Slot) Lend(head []byte) {
+	if s.outlet.lend(s, head) {
+		s.outlet.arrive.ring()
+	}
+}
+
+// lend queues the slot; it says whether the receiver sleeps. What comes of a
+// receiver that has gone is the transport's to find out.
+func (o *Outlet) lend(s *Slot, head []byte) (asleep bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if n := copy(o.mem.head(s.index), head); n < len(head) {
+		panic("shm: a header was expected to have at most HeadBytes")
+	}
 	o.mem.state(s.index).Store(stateLent)
+	slot, length := o.mem.entry(o.count)
+	slot.Store(uint32(s.index))
+	length.Store(uint32(s.n))
+	o.count++
+	o.mem.lent().Store(o.count)
 	o.lent = append(o.lent, s.index)
 	o.taken--
+	asleep = o.mem.asleep().Load() != 0 && o.mem.asleep().Swap(0) != 0
 	o.unmapIdle()
+	return asleep
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,15 +40,13 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// childReceive opens the region on its first line and answers each "slot
-// length" with the payload's checksum; it frees it unless the line ends in "keep".
+// childReceive opens the region on its first line, and for each further line
+// receives a payload and answers with its header and checksum; it frees it
+// unless the line says keep.
 func childReceive() error {
-	var offer string
-	lines := bufio.NewReader(os.Stdin)
-	if _, err := fmt.Fscanln(lines, &offer); err != nil {
-		return err
-	}
-	b, err := hex.DecodeString(offer)
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Scan()
+	b, err := hex.DecodeString(lines.Text())
 	if err != nil {
 		return err
 	}
@@ -55,29 +54,23 @@ func childReceive() error {
 	if err != nil {
 		return err
 	}
-	in, err := Open(o, func() { fmt.Println("wake") })
+	in, err := Open(o)
 	if err != nil {
 		return err
 	}
 	fmt.Println("open")
-	for {
-		var slot, length uint32
-		var then string
-		if _, err := fmt.Fscanln(lines, &slot, &length, &then); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		p, loan, err := in.Payload(slot, length)
+	for lines.Scan() {
+		head := make([]byte, 3)
+		p, loan, err := in.Receive(head)
 		if err != nil {
 			return err
 		}
-		fmt.Println("sum", crc32.ChecksumIEEE(p))
-		if then == "free" {
+		fmt.Println(string(head), crc32.ChecksumIEEE(p))
+		if lines.Text() != "keep" {
 			loan.Free()
-			fmt.Println("freed")
 		}
 	}
+	return lines.Err()
 }
 
 // childSend makes a region, lends one slot and stays until its input ends.
@@ -88,10 +81,14 @@ func childSend() error {
 	}
 	s, _ := out.Take(5)
 	copy(s.Bytes(), "hello")
-	s.Lend()
-	fmt.Println(hex.EncodeToString(out.Offer().Encode()), s.Index())
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	s.Lend(nil)
+	fmt.Println(hex.EncodeToString(out.Offer().Encode()))
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		out.Settle()
+		fmt.Println("settled")
+	}
+	return lines.Err()
 }
 
 // child is a second process of this test.
@@ -158,8 +155,9 @@ func (c *child) expect(t *testing.T, want string) {
 	}
 }
 
-func TestSecondProcessReads(t *testing.T) {
-	out := mustCreate(t, Geometry{Slots: 2, SlotBytes: 64 << 10})
+// receiver starts a second process that has opened the region.
+func receiver(t *testing.T, out *Outlet) *child {
+	t.Helper()
 	c, err := startChild(t, "receive", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -167,60 +165,58 @@ func TestSecondProcessReads(t *testing.T) {
 	c.say(t, "%x", out.Offer().Encode())
 	c.expect(t, "open")
 	out.Settle()
+	return c
+}
+
+func TestSecondProcessReads(t *testing.T) {
+	out := mustCreate(t, Geometry{Slots: 2, SlotBytes: 64 << 10})
+	c := receiver(t, out)
+	var watch sync.WaitGroup
+	watch.Go(out.Watch)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	for i := range 50 {
-		s, ok := out.Take(64 << 10)
-		if !ok {
-			t.Fatal("no slot came back")
+		s, err := out.Await(ctx, 64<<10)
+		if err != nil {
+			t.Fatal(err)
 		}
 		for j := range s.Bytes() {
 			s.Bytes()[j] = byte(i * j)
 		}
 		want := crc32.ChecksumIEEE(s.Bytes())
-		s.Lend()
-		c.say(t, "%d %d free", s.Index(), 64<<10)
-		c.expect(t, fmt.Sprint("sum ", want))
-		c.expect(t, "freed")
+		if i%2 == 0 {
+			c.say(t, "free") // it sleeps, or is about to
+		}
+		s.Lend([]byte("abc"))
+		if i%2 == 1 {
+			c.say(t, "free")
+		}
+		c.expect(t, fmt.Sprint("abc ", want))
 	}
-	var last *Slot
-	for range 2 {
-		last, _ = out.Take(1)
-		last.Lend()
-	}
-	if out.Want() {
-		t.Fatal("both slots are lent, yet one is free")
-	}
-	c.say(t, "%d 1 free", last.Index())
-	c.hear(t) // the sum
-	c.expect(t, "wake")
-	s, ok := out.Take(1)
-	if !ok || s != last {
-		t.Fatal("woken, and the slot is not there")
-	}
-	s.Free()
+	out.Close()
+	watch.Wait()
 }
 
 func TestReceiverDies(t *testing.T) {
 	before := len(mappings(t))
 	out := mustCreate(t, Geometry{Slots: 2, SlotBytes: 64})
-	c, err := startChild(t, "receive", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.say(t, "%x", out.Offer().Encode())
-	c.expect(t, "open")
-	s, _ := out.Take(64)
-	s.Lend()
-	c.say(t, "%d 64 keep", s.Index())
+	c := receiver(t, out)
+	c.say(t, "keep")
+	s := mustTake(t, out, 64)
+	s.Lend(nil)
 	c.hear(t)
+	var watch sync.WaitGroup
+	watch.Go(out.Watch)
 	c.kill()
-	again, ok := out.Take(64)
-	if !ok || again == s {
-		t.Error("the other slot is not to be had")
+	watch.Wait() // notices
+	again := mustTake(t, out, 64)
+	if again == s {
+		t.Error("the dead receiver's slot was given out")
 	}
 	if _, ok := out.Take(64); ok {
 		t.Error("the dead receiver's slot was given out")
 	}
-	again.Free()
+	again.Lend(nil) // to nobody
 	out.Close()
 	if got := mappings(t); len(got) != before {
 		t.Errorf("still mapped: %q", got)
@@ -233,35 +229,35 @@ func TestSenderDies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, index := c.offer(t)
-	in := mustOpen(t, o, func() {})
-	p, loan, err := in.Payload(index, 5)
+	o := c.offer(t)
+	in := mustOpen(t, o)
+	c.say(t, "settle")
+	c.expect(t, "settled")
+	c.kill()
+	p, loan, err := in.Receive(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.kill()
 	if string(p) != "hello" {
 		t.Errorf("payload is %q", p)
 	}
 	loan.Free()
+	if _, _, err := in.Receive(nil); !errors.Is(err, io.EOF) {
+		t.Errorf("the sender is dead, yet %v", err)
+	}
 	in.Close()
 	if got := mappings(t); len(got) != before {
 		t.Errorf("still mapped: %q", got)
 	}
-	if _, err := Open(o, func() {}); err == nil {
+	if _, err := Open(o); err == nil {
 		t.Error("a dead sender's region can be opened")
 	}
 }
 
-// offer reads what a sending child offers, and the slot it lends.
-func (c *child) offer(t *testing.T) (Offer, uint32) {
+// offer reads what a sending child offers.
+func (c *child) offer(t *testing.T) Offer {
 	t.Helper()
-	var text string
-	var index uint32
-	if _, err := fmt.Sscan(c.hear(t), &text, &index); err != nil {
-		t.Fatal(err)
-	}
-	b, err := hex.DecodeString(text)
+	b, err := hex.DecodeString(c.hear(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +265,7 @@ func (c *child) offer(t *testing.T) (Offer, uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return o, index
+	return o
 }
 
 // A process of another namespace has another number here, and must not be
@@ -279,11 +275,11 @@ func TestOtherProcessNamespace(t *testing.T) {
 	if err != nil {
 		t.Skipf("no process namespaces here: %v", err)
 	}
-	o, _ := c.offer(t)
+	o := c.offer(t)
 	if o.pid == uint32(c.cmd.Process.Pid) {
 		t.Fatal("the child sees itself under the number it has here")
 	}
-	if in, err := Open(o, func() {}); err == nil {
+	if in, err := Open(o); err == nil {
 		in.Close()
 		t.Error("opened the memory of a process of another namespace")
 	}
@@ -294,18 +290,20 @@ func TestOpenRefuses(t *testing.T) {
 	out := mustCreate(t, small)
 	good := out.Offer()
 	other := mustCreate(t, small).Offer()
-	if in, err := Open(good, func() {}); err != nil {
+	if in, err := Open(good); err != nil {
 		t.Fatal(err)
 	} else {
 		in.Close()
 	}
 	at := func(fd int) Offer {
 		o := good
-		o.fd = uint32(fd)
+		o.file = uint32(fd)
 		return o
 	}
-	otherToken, larger, nobody := good, good, good
-	otherToken.fd = other.fd
+	otherToken, larger, nobody, noBell, fileBell := good, good, good, good, good
+	noBell.lentBell = 1 << 20
+	fileBell.freeBell = good.file
+	otherToken.file = other.file
 	larger.geometry.Slots++
 	larger.geometry.SlotBytes *= 2
 	nobody.pid = 1<<31 - 1
@@ -317,11 +315,13 @@ func TestOpenRefuses(t *testing.T) {
 		"another size":       {larger, "bytes"},
 		"no process":         {nobody, "reached"},
 		"no descriptor":      {at(1 << 20), "reached"},
-		"a pipe":             {at(pipe(t)), "not the memory of a link"},
-		"a file":             {at(file(t, good)), "not the memory of a link"},
+		"a pipe":             {at(pipe(t)), "not part of a link"},
+		"a file":             {at(file(t, good)), "not part of a link"},
+		"no bell":            {noBell, "reached"},
+		"a file as a bell":   {fileBell, "not part of a link"},
 		"an unsealed region": {at(unsealed(t, good)), "not sealed"},
 	} {
-		in, err := Open(c.offer, func() {})
+		in, err := Open(c.offer)
 		if err == nil {
 			in.Close()
 		}

@@ -2,17 +2,29 @@ package shm
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 var small = Geometry{Slots: 4, SlotBytes: 4096}
+
+// pair makes a region with both sides in this process.
+func pair(t *testing.T, g Geometry) (*Outlet, *Inlet) {
+	t.Helper()
+	out := mustCreate(t, g)
+	in := mustOpen(t, out.Offer())
+	out.Settle()
+	return out, in
+}
 
 func mustCreate(t *testing.T, g Geometry) *Outlet {
 	t.Helper()
@@ -24,14 +36,23 @@ func mustCreate(t *testing.T, g Geometry) *Outlet {
 	return out
 }
 
-func mustOpen(t *testing.T, o Offer, wake func()) *Inlet {
+func mustOpen(t *testing.T, o Offer) *Inlet {
 	t.Helper()
-	in, err := Open(o, wake)
+	in, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(in.Close)
 	return in
+}
+
+func mustTake(t *testing.T, out *Outlet, n int) *Slot {
+	t.Helper()
+	s, ok := out.Take(n)
+	if !ok {
+		t.Fatalf("no slot for %d bytes", n)
+	}
+	return s
 }
 
 // mappings lists the regions that this process has mapped.
@@ -51,27 +72,22 @@ func mappings(t *testing.T) []string {
 }
 
 func TestPayloadsArriveAndSlotsComeBack(t *testing.T) {
-	out := mustCreate(t, small)
-	in := mustOpen(t, out.Offer(), func() {})
-	out.Settle()
+	out, in := pair(t, small)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for round := range 100 {
-		n := rng.IntN(small.SlotBytes + 1)
-		s, ok := out.Take(n)
-		if !ok {
-			t.Fatalf("round %d: no slot, none is in use", round)
-		}
-		want := make([]byte, n)
+		want := make([]byte, rng.IntN(small.SlotBytes+1))
 		for i := range want {
 			want[i] = byte(rng.Uint32())
 		}
+		s := mustTake(t, out, len(want))
 		copy(s.Bytes(), want)
-		s.Lend()
-		got, loan, err := in.Payload(uint32(s.Index()), uint32(n))
+		s.Lend([]byte{byte(round), 7})
+		head := make([]byte, 2)
+		got, loan, err := in.Receive(head)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(got, want) {
+		if !bytes.Equal(got, want) || head[0] != byte(round) || head[1] != 7 {
 			t.Fatalf("round %d: other bytes arrived", round)
 		}
 		loan.Free()
@@ -79,124 +95,155 @@ func TestPayloadsArriveAndSlotsComeBack(t *testing.T) {
 }
 
 func TestTakeSaysNo(t *testing.T) {
-	out := mustCreate(t, small)
+	out, _ := pair(t, small)
 	if _, ok := out.Take(small.SlotBytes + 1); ok {
 		t.Error("took more than a slot has")
 	}
 	var taken []*Slot
 	for range small.Slots {
-		s, ok := out.Take(1)
-		if !ok {
-			t.Fatal("no slot")
-		}
-		taken = append(taken, s)
+		taken = append(taken, mustTake(t, out, 1))
 	}
 	if _, ok := out.Take(1); ok {
 		t.Error("took a slot when all were taken")
 	}
 	taken[0].Free()
-	taken[1].Lend()
-	if s, ok := out.Take(1); !ok || s != taken[0] {
+	taken[1].Lend(nil)
+	if s := mustTake(t, out, 1); s != taken[0] {
 		t.Error("the slot that was freed is not the next one")
 	}
-	if out.Want() {
-		t.Error("a slot is said to be free while all are in use")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := out.Await(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waited for a slot while all are in use: %v", err)
 	}
 	out.Close()
-	if _, ok := out.Take(1); ok {
-		t.Error("took a slot of a closed region")
+	if _, err := out.Await(t.Context(), 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("closed, yet %v", err)
 	}
 }
 
-// A sender that found no slot is woken by the free that it could not see.
-func TestWantWakes(t *testing.T) {
-	out := mustCreate(t, Geometry{Slots: 1, SlotBytes: 64})
-	woken := make(chan struct{}, 1)
-	in := mustOpen(t, out.Offer(), func() { woken <- struct{}{} })
-	for range 1000 {
-		s, _ := out.Take(64)
-		s.Lend()
-		_, loan, err := in.Payload(0, 64)
+// A sender that found no slot is woken by the free that it could not see, and a
+// receiver that sleeps by the payload that it could not see.
+func TestBellsWake(t *testing.T) {
+	out, in := pair(t, Geometry{Slots: 1, SlotBytes: 64})
+	var all sync.WaitGroup
+	all.Go(out.Watch)
+	const rounds = 3000
+	all.Go(func() {
+		for i := range rounds {
+			p, loan, err := in.Receive(nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if p[0] != byte(i) {
+				t.Errorf("payload %d is %d", i, p[0])
+			}
+			loan.Free()
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for i := range rounds {
+		s, err := out.Await(ctx, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		freed := make(chan struct{})
-		go func() { loan.Free(); close(freed) }()
-		if !out.Want() {
-			<-woken
-			if !out.Want() {
-				t.Fatal("woken for nothing")
-			}
-		}
-		<-freed
-		select { // may have been asked for and not needed
-		case <-woken:
-		default:
-		}
+		s.Bytes()[0] = byte(i)
+		s.Lend(nil)
 	}
+	if s, err := out.Await(ctx, 1); err != nil {
+		t.Fatal(err)
+	} else {
+		s.Free()
+	}
+	out.Close()
+	all.Wait()
 }
 
-func TestInletChecksWhatThePeerSays(t *testing.T) {
-	out := mustCreate(t, small)
-	in := mustOpen(t, out.Offer(), func() {})
-	s, _ := out.Take(8)
-	s.Lend()
-	i := uint32(s.Index())
-	if _, _, err := in.Payload(uint32(small.Slots), 8); err == nil {
-		t.Error("a slot out of range was read")
+func TestCloseEndsWaits(t *testing.T) {
+	out, in := pair(t, Geometry{Slots: 1, SlotBytes: 64})
+	mustTake(t, out, 1).Lend([]byte("last"))
+	ended := make(chan error, 2)
+	go func() { _, err := out.Await(t.Context(), 1); ended <- err }()
+	out.Close()
+	if err := <-ended; !errors.Is(err, ErrClosed) {
+		t.Errorf("Await: %v", err)
 	}
-	if _, _, err := in.Payload(i, uint32(small.SlotBytes+1)); err == nil {
-		t.Error("more than a slot was read")
-	}
-	if _, _, err := in.Payload(i^1, 8); err == nil {
-		t.Error("a slot was read that is not lent")
-	}
-	_, loan, err := in.Payload(i, 8)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := in.Payload(i, 8); err == nil {
-		t.Error("a slot was lent twice")
+	head := make([]byte, 4)
+	_, loan, err := in.Receive(head)
+	if err != nil || string(head) != "last" {
+		t.Fatalf("what was lent before Close did not come: %v", err)
 	}
 	loan.Free()
+	if _, _, err := in.Receive(head); !errors.Is(err, io.EOF) {
+		t.Errorf("after the sender's Close: %v", err)
+	}
+	_, in = pair(t, small)
+	go func() { _, _, err := in.Receive(nil); ended <- err }()
 	in.Close()
-	if _, _, err := in.Payload(i, 8); !errors.Is(err, ErrClosed) {
-		t.Errorf("after Close: %v", err)
+	if err := <-ended; !errors.Is(err, ErrClosed) {
+		t.Errorf("after the receiver's Close: %v", err)
 	}
 }
 
-// Whatever a peer writes to the control area, no slot has two holders here and
-// none is out of range.
+// Whatever one side says, the other neither reads out of range nor holds a slot twice.
+func TestReceiveChecksWhatThePeerSays(t *testing.T) {
+	for what, c := range map[string]struct {
+		lie  func(out *Outlet)
+		want string
+	}{
+		"a slot out of range": {func(out *Outlet) { slot, _ := out.mem.entry(1); slot.Store(4) }, "names slot 4 of 4"},
+		"too many bytes":      {func(out *Outlet) { _, n := out.mem.entry(1); n.Store(4097) }, "4097 bytes"},
+		"a slot twice":        {func(out *Outlet) { slot, _ := out.mem.entry(1); slot.Store(0) }, "twice"},
+		"too many payloads":   {func(out *Outlet) { out.mem.lent().Store(1 << 31) }, "has lent"},
+	} {
+		out, in := pair(t, small)
+		mustTake(t, out, 8).Lend(nil)
+		mustTake(t, out, 8).Lend(nil)
+		_, loan, err := in.Receive(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.lie(out)
+		if _, _, err := in.Receive(nil); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error with %q", what, err, c.want)
+		}
+		loan.Free()
+	}
+}
+
 func TestScribbledControl(t *testing.T) {
-	out := mustCreate(t, small)
-	in := mustOpen(t, out.Offer(), func() {})
+	out, in := pair(t, small)
 	rng := rand.New(rand.NewPCG(3, 4))
 	inHand := map[*Slot]bool{}
-	for range 2000 {
-		for i := range in.mem.control {
-			in.mem.control[i] = byte(rng.Uint32())
+	received := 0
+	for range 5000 {
+		for i := range in.mem.control[statesAt:] {
+			in.mem.control[statesAt+i] = byte(rng.Uint32N(5))
 		}
+		out.mem.lent().Store(in.count + rng.Uint32N(6))
 		if s, ok := out.Take(64); ok {
 			if inHand[s] {
-				t.Fatalf("slot %d was given out twice", s.Index())
+				t.Fatalf("slot %d was given out twice", s.index)
 			}
 			inHand[s] = true
 			clear(s.Bytes())
 		}
 		for s := range inHand {
 			delete(inHand, s)
-			if rng.IntN(2) == 0 {
-				s.Free()
-			} else {
-				s.Lend()
-			}
+			s.Lend(nil)
 			break
 		}
-		p, loan, err := in.Payload(rng.Uint32N(8), rng.Uint32N(2*4096))
-		if err == nil {
+		p, loan, err := in.next(nil)
+		if err == nil && loan != nil {
 			_ = bytes.Count(p, []byte{0})
+			received++
 			loan.Free()
 		}
+	}
+	if received == 0 {
+		t.Error("no lie was ever believed: nothing was tried")
 	}
 	for s := range inHand {
 		s.Free()
@@ -206,7 +253,8 @@ func TestScribbledControl(t *testing.T) {
 func TestCloseUnmapsWhenNobodyReads(t *testing.T) {
 	before := len(mappings(t))
 	out := mustCreate(t, small)
-	in := mustOpen(t, out.Offer(), func() {})
+	offer := out.Offer()
+	in := mustOpen(t, offer)
 	readOnly := 0
 	for _, line := range mappings(t) {
 		if strings.Contains(line, " r--s ") {
@@ -216,11 +264,10 @@ func TestCloseUnmapsWhenNobodyReads(t *testing.T) {
 	if got := len(mappings(t)) - before; got < 2 || readOnly != 1 {
 		t.Fatalf("%d mappings, %d of them read-only: want the receiver's slots to be", got, readOnly)
 	}
-	s, _ := out.Take(100)
-	kept, _ := out.Take(100)
+	s, kept := mustTake(t, out, 100), mustTake(t, out, 100)
 	copy(s.Bytes(), "still here")
-	s.Lend()
-	p, loan, err := in.Payload(uint32(s.Index()), 100)
+	s.Lend(nil)
+	p, loan, err := in.Receive(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,19 +277,19 @@ func TestCloseUnmapsWhenNobodyReads(t *testing.T) {
 	if !strings.HasPrefix(string(p), "still here") {
 		t.Error("the payload changed")
 	}
-	kept.Lend()
+	kept.Lend(nil)
 	loan.Free()
 	if got := mappings(t); len(got) != before {
 		t.Errorf("still mapped: %q", got)
 	}
-	if _, err := Open(out.Offer(), func() {}); err == nil {
+	if _, err := Open(offer); err == nil {
 		t.Error("a closed region can be opened")
 	}
 }
 
 func TestSizeIsSealed(t *testing.T) {
 	out := mustCreate(t, small)
-	fd := int(out.Offer().fd)
+	fd := int(out.Offer().file)
 	for _, size := range []int64{0, int64(small.size()) + 4096} {
 		if err := unix.Ftruncate(fd, size); !errors.Is(err, unix.EPERM) {
 			t.Errorf("resized to %d: %v", size, err)
@@ -254,46 +301,49 @@ func TestSizeIsSealed(t *testing.T) {
 }
 
 func TestManyHands(t *testing.T) {
-	out := mustCreate(t, small)
-	woken := make(chan struct{}, 1)
-	in := mustOpen(t, out.Offer(), func() {
-		select {
-		case woken <- struct{}{}:
-		default:
-		}
-	})
-	type sent struct{ slot, value uint32 }
-	wire := make(chan sent, small.Slots)
-	var readers sync.WaitGroup
-	for range 3 {
-		readers.Go(func() {
-			for m := range wire {
-				p, loan, err := in.Payload(m.slot, 64)
+	out, in := pair(t, small)
+	var all sync.WaitGroup
+	all.Go(out.Watch)
+	const senders, each = 3, 2000
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var sending sync.WaitGroup
+	for v := range senders {
+		sending.Go(func() {
+			for i := range each {
+				s, err := out.Await(ctx, 64)
 				if err != nil {
 					t.Error(err)
-					continue
+					return
 				}
-				if p[0] != byte(m.value) || p[63] != byte(m.value) {
-					t.Errorf("slot %d holds %d, want %d", m.slot, p[0], m.value)
+				for j := range s.Bytes() {
+					s.Bytes()[j] = byte(v + i)
 				}
-				loan.Free()
+				s.Lend([]byte{byte(v + i)})
 			}
 		})
 	}
-	for v := range uint32(5000) {
-		s, ok := out.Take(64)
-		for !ok {
-			if !out.Want() {
-				<-woken
+	all.Go(func() {
+		var freeing sync.WaitGroup
+		defer freeing.Wait()
+		for {
+			head := make([]byte, 1)
+			p, loan, err := in.Receive(head)
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					t.Error(err)
+				}
+				return
 			}
-			s, ok = out.Take(64)
+			freeing.Go(func() {
+				if p[0] != head[0] || p[63] != head[0] {
+					t.Errorf("slot holds %d and %d, want %d", p[0], p[63], head[0])
+				}
+				loan.Free()
+			})
 		}
-		for i := range s.Bytes() {
-			s.Bytes()[i] = byte(v)
-		}
-		s.Lend()
-		wire <- sent{uint32(s.Index()), v}
-	}
-	close(wire)
-	readers.Wait()
+	})
+	sending.Wait()
+	out.Close()
+	all.Wait()
 }
