@@ -39,7 +39,7 @@ func newWorker(t testing.TB, run string, withProxy bool) *worker {
 func newWorkerWith(t testing.TB, run string, withProxy bool, lanes int, creds credentials.TransportCredentials, opts ...grpc.ServerOption) *worker {
 	t.Helper()
 	cfg := DefaultConfig()
-	cfg.Run, cfg.Credentials, cfg.Lanes = run, creds, lanes
+	cfg.Run, cfg.Credentials, cfg.Lanes, cfg.Sharing = run, creds, lanes, ShareNever
 	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)

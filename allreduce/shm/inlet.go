@@ -23,10 +23,14 @@ type Inlet struct {
 
 // A Loan is one received payload, until Free.
 type Loan struct {
-	inlet *Inlet
-	index int
-	held  bool
+	inlet  *Inlet
+	index  int
+	held   bool
+	pieces [1][]byte
 }
+
+// Pieces is the payload as a list of one.
+func (l *Loan) Pieces() [][]byte { return l.pieces[:] }
 
 // Open maps the region that an offer describes. The error says why that is not
 // possible; most often the sender is on another host.
@@ -96,9 +100,10 @@ func (in *Inlet) next(head []byte) ([]byte, *Loan, error) {
 	}
 	in.count++
 	in.held++
-	in.loans[i].held = true
+	l := &in.loans[i]
+	l.held, l.pieces[0] = true, in.mem.payload(int(i), int(n))
 	copy(head, in.mem.head(int(i)))
-	return in.mem.payload(int(i), int(n)), &in.loans[i], nil
+	return l.pieces[0], l, nil
 }
 
 // Free gives the slot back to the sender. The payload must not be touched any more.

@@ -37,6 +37,7 @@ type Slot struct {
 	outlet *Outlet
 	index  int
 	n      int
+	pieces [1][]byte
 }
 
 const (
@@ -110,6 +111,7 @@ func (o *Outlet) take(n int) (*Slot, bool) {
 	s := &o.slots[o.free[last]]
 	o.free = o.free[:last]
 	s.n = n
+	s.pieces[0] = o.mem.payload(s.index, n)
 	o.taken++
 	return s, true
 }
@@ -208,7 +210,10 @@ func (o *Outlet) unmapIdle() {
 }
 
 // Bytes is the slot's payload memory, as long as was asked for.
-func (s *Slot) Bytes() []byte { return s.outlet.mem.payload(s.index, s.n) }
+func (s *Slot) Bytes() []byte { return s.pieces[0] }
+
+// Pieces is Bytes as a list of one.
+func (s *Slot) Pieces() [][]byte { return s.pieces[:] }
 
 // Free gives the slot back unsent.
 func (s *Slot) Free() {
