@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -19,7 +20,13 @@ import (
 	"github.com/lockstep-ml/lockstep/allreduce/shm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if way := os.Getenv(memberEnv); way != "" {
+		fmt.Println(member(way))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const run = "ring-test"
 
