@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -14,6 +15,24 @@ import (
 	"github.com/lockstep-ml/lockstep/worker"
 )
 
+// The ways to a ring neighbour, as flags name them. auto shares memory with those on the same host.
+const (
+	transportAuto = "auto"
+	transportGRPC = "grpc"
+	transportSHM  = "shm"
+)
+
+// transportHelp describes the flag.
+const transportHelp = "how ring neighbours are reached: grpc; shm, shared memory, which refuses one that is not on this host; auto, what works"
+
+// checkTransport refuses what openRings could not make.
+func checkTransport(name string) error {
+	if _, err := ringgrpc.ParseSharing(name); err != nil {
+		return fmt.Errorf("--transport %s: the transports are %s, %s and %s", name, transportAuto, transportGRPC, transportSHM)
+	}
+	return nil
+}
+
 // rings gives the worker package the exact ring over gRPC.
 type rings struct {
 	node   *ringgrpc.Node
@@ -21,16 +40,23 @@ type rings struct {
 	served chan error
 	addr   string
 	wire   allreduce.Wire
+	log    *slog.Logger // told how neighbours are reached; nil for nobody
 }
 
-// openRings listens for left neighbours and serves them until close.
-func openRings(run, listen string, wire int, sec *network) (*rings, error) {
+// openRings listens for left neighbours and serves them until close. It is the one place where a transport is chosen.
+func openRings(run, listen string, wire int, transport string, sec *network) (*rings, error) {
+	if err := checkTransport(transport); err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening for ring neighbours: %w", err)
 	}
 	cfg := ringgrpc.DefaultConfig()
 	cfg.Run, cfg.Credentials = run, sec.client()
+	if cfg.Sharing, err = ringgrpc.ParseSharing(transport); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	node, err := ringgrpc.NewNode(cfg)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -55,7 +81,15 @@ const beginTimeout = 10 * time.Minute
 
 // Join implements worker.Rings.
 func (r *rings) Join(ctx context.Context, m worker.Membership) (worker.Ring, error) {
-	cfg := allreduce.DefaultConfig()
+	rg, err := r.join(ctx, m, allreduce.DefaultConfig(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return rg, nil
+}
+
+// join makes a generation's ring. wrap, if not nil, is put round its transport.
+func (r *rings) join(ctx context.Context, m worker.Membership, cfg allreduce.Config, wrap func(allreduce.Transport) allreduce.Transport) (*ring, error) {
 	cfg.Run, cfg.Generation, cfg.Wire = m.Run, m.Generation, r.wire
 	cfg.Rank, cfg.Size, cfg.Replicas, cfg.Names = m.Rank, len(m.Names), m.Replicas, m.Names
 	// A bucket begins when the slowest worker's backward pass has reached it: minutes, for a deep network on a slow core.
@@ -65,11 +99,17 @@ func (r *rings) Join(ctx context.Context, m worker.Membership) (worker.Ring, err
 	if err != nil {
 		return nil, err
 	}
+	if left, right := ringgrpc.Ways(transport); r.log != nil && len(m.Names) > 1 {
+		r.log.Info("joined the ring", "generation", m.Generation, "rank", m.Rank, "of", len(m.Names), "from_left", left, "to_right", right)
+	}
+	if wrap != nil {
+		transport = wrap(transport)
+	}
 	rg, err := allreduce.New(cfg, transport)
 	if err != nil {
 		return nil, errors.Join(err, transport.Close())
 	}
-	return ring{rg}, nil
+	return &ring{rg}, nil
 }
 
 // ring gives the worker package one generation's ring.
