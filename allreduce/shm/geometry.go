@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+
+	"github.com/lockstep-ml/lockstep/internal/hugepage"
 )
 
 // ErrNotHere is returned where the system has no anonymous shared memory that
@@ -48,7 +50,7 @@ func (g Geometry) Validate() error {
 	return nil
 }
 
-// The control area, little-endian as the processors it is shared between; each
+// The control area is the end of the file, little-endian as the processors it is shared between; each
 // word that changes has a cache line of its own:
 //
 //	  0    4  magic "LSM1"
@@ -61,8 +63,10 @@ func (g Geometry) Validate() error {
 //	256+64i  4  state of slot i: 0 the sender's, 1 lent to the receiver
 //
 // The queue follows: 8 bytes for each payload lent, slot and length, as many as
-// the next power of two above the slots has room for. The slots begin at the
-// next page: HeadBytes, then the payload.
+// the next power of two above the slots has room for.
+//
+// The slots are in front of it, where the file begins, so that huge pages can
+// hold them: HeadBytes each, then the payload.
 const (
 	magic     = 0x314d534c // "LSM1"
 	tokenAt   = 16
@@ -86,16 +90,24 @@ func (g Geometry) queueAt() int { return statesAt + lineBytes*g.Slots }
 // stride is the distance from slot to slot.
 func (g Geometry) stride() int { return HeadBytes + g.SlotBytes }
 
-// control is the length of the control area in bytes, whole pages.
-func (g Geometry) control() int { return wholePages(g.queueAt() + entry*int(g.queue())) }
+// control is the length of the control area in bytes.
+func (g Geometry) control() int {
+	return wholePages(g.queueAt()+entry*int(g.queue()), os.Getpagesize())
+}
+
+// slots is the length of the slots' area in bytes, whole huge pages if it is longer than one.
+func (g Geometry) slots() int {
+	n := wholePages(g.Slots*g.stride(), os.Getpagesize())
+	if n > hugepage.Size {
+		n = wholePages(n, hugepage.Size)
+	}
+	return n
+}
 
 // size is the length of the region in bytes.
-func (g Geometry) size() int { return g.control() + wholePages(g.Slots*g.stride()) }
+func (g Geometry) size() int { return g.slots() + g.control() }
 
-func wholePages(n int) int {
-	page := os.Getpagesize()
-	return (n + page - 1) / page * page
-}
+func wholePages(n, page int) int { return (n + page - 1) / page * page }
 
 // token tells the memory that was meant from any other.
 type token [16]byte

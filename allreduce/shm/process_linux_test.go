@@ -372,6 +372,6 @@ func unsealed(t *testing.T, o Offer) int {
 
 func contents(o Offer) []byte {
 	b := bytes.Repeat([]byte{0}, o.geometry.size())
-	o.describe(b)
+	o.describe(b[o.geometry.slots():])
 	return b
 }
