@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lockstep-ml/lockstep/internal/hugepage"
 )
 
 const (
@@ -104,14 +101,12 @@ func populate(fd int, m memory) error {
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.Fallocate(fd, 0, 0, int64(m.geometry.size()))
 	}
-	// Huge pages also where the system gives files none by itself; advice again.
-	_ = unix.Madvise(m.slots, unix.MADV_COLLAPSE)
 	return err
 }
 
 // mapRegion maps the slots as slotProt says, the control area for reading and writing.
 func mapRegion(fd int, g Geometry, slotProt int) (memory, error) {
-	slots, unmapSlots, err := mapAligned(fd, g.slots(), slotProt)
+	slots, err := unix.Mmap(fd, 0, g.slots(), slotProt, unix.MAP_SHARED)
 	if err != nil {
 		return memory{}, fmt.Errorf("shm: map: %w", err)
 	}
@@ -119,31 +114,13 @@ func mapRegion(fd int, g Geometry, slotProt int) (memory, error) {
 	_ = unix.Madvise(slots, unix.MADV_HUGEPAGE)
 	control, err := unix.Mmap(fd, int64(g.slots()), g.control(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return memory{}, errors.Join(fmt.Errorf("shm: map: %w", err), unmapSlots())
+		return memory{}, errors.Join(fmt.Errorf("shm: map: %w", err), unix.Munmap(slots))
 	}
 	unmap := func() {
 		// Fails only for a range that was never mapped.
-		_, _ = unmapSlots(), unix.Munmap(control)
+		_, _ = unix.Munmap(slots), unix.Munmap(control)
 	}
 	return memory{geometry: g, control: control, slots: slots, unmap: unmap}, nil
-}
-
-// mapAligned maps the first n bytes of a file, of which whole huge pages lie at
-// multiples of their size: it takes more addresses than it needs, and puts the file
-// where it fits.
-func mapAligned(fd, n, prot int) (b []byte, unmap func() error, err error) {
-	room := uintptr(n + hugepage.Size)
-	at, err := unix.MmapPtr(-1, 0, nil, room, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	if err != nil {
-		return nil, nil, err
-	}
-	unmap = func() error { return unix.MunmapPtr(at, room) }
-	skip := -uintptr(at) % hugepage.Size
-	p, err := unix.MmapPtr(fd, 0, unsafe.Add(at, skip), uintptr(n), prot, unix.MAP_SHARED|unix.MAP_FIXED)
-	if err != nil {
-		return nil, nil, errors.Join(err, unmap())
-	}
-	return unsafe.Slice((*byte)(p), n), unmap, nil
 }
 
 // open finds the offered region, checks that it is the one meant, and finds its bells.
@@ -159,7 +136,6 @@ func open(o Offer) (*Inlet, error) {
 	}
 	// Saves faults later; before Linux 5.14 they come then.
 	_ = unix.Madvise(m.slots, unix.MADV_POPULATE_READ)
-	_ = unix.Madvise(m.slots, unix.MADV_COLLAPSE)
 	if err := o.describes(m.control); err != nil {
 		m.unmap()
 		return nil, err
