@@ -271,7 +271,7 @@ func (l *link) receiveShared(in *shm.Inlet) error {
 // them do, so that none of them can wait for itself round the ring.
 func borrowed(h allreduce.Header, in *shm.Inlet, loan *shm.Loan) allreduce.Message {
 	m := allreduce.NewMessageInPieces(h, loan.Pieces(), loan)
-	if in.Held() > in.Geometry().Slots/2 {
+	if in.Held() > in.Geometry().Slots*3/4 {
 		m = allreduce.NewBuffer(m.Len()).Message()
 		m.Header = h
 		copy(m.Payload[0], loan.Pieces()[0])
