@@ -64,6 +64,11 @@ func member(sharing string) error {
 	if err != nil {
 		return err
 	}
+	return reduceForever(ring)
+}
+
+// reduceForever reduces replica 1 until an error.
+func reduceForever(ring *allreduce.Ring) error {
 	local := []allreduce.Contribution{{Replica: 1, Values: gradients(2, memberValues, 1)[1]}}
 	for step := uint64(1); ; step++ {
 		if err := ring.Reduce(context.Background(), allreduce.Bucket{Step: step}, local, make([]float32, memberValues)); err != nil {
@@ -80,8 +85,8 @@ func pairConfig(rank int) allreduce.Config {
 	return cfg
 }
 
-// startMember starts rank 1 and joins it as rank 0.
-func startMember(t *testing.T, sharing Sharing, tweak func(*Config)) (*os.Process, allreduce.Transport) {
+// spawn starts rank 1. It returns its address and where it is told its neighbour's.
+func spawn(t *testing.T, sharing Sharing) (p *os.Process, addr string, tell io.Writer) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -106,29 +111,35 @@ func startMember(t *testing.T, sharing Sharing, tweak func(*Config)) (*os.Proces
 		_ = cmd.Wait()
 		cancel()
 	})
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
+	if addr, err = bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
+	return cmd.Process, strings.TrimSpace(addr), in
+}
+
+// startMember starts rank 1 and joins it as rank 0.
+func startMember(t *testing.T, sharing Sharing, tweak func(*Config)) (*os.Process, allreduce.Transport) {
+	t.Helper()
+	process, addr, tell := spawn(t, sharing)
 	cfg := DefaultConfig()
 	cfg.Run, cfg.Credentials, cfg.Sharing = run, insecure.NewCredentials(), sharing
 	if tweak != nil {
 		tweak(&cfg)
 	}
 	w := newWorkerOf(t, cfg, false)
-	if _, err := io.WriteString(in, w.addr+"\n"); err != nil {
+	if _, err := io.WriteString(tell, w.addr+"\n"); err != nil {
 		t.Fatal(err)
 	}
 	join, done := context.WithTimeout(t.Context(), 20*time.Second)
 	defer done()
-	transport, err := w.node.Join(join, 1, 0, 2, strings.TrimSpace(addr))
+	transport, err := w.node.Join(join, 1, 0, 2, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, right := Ways(transport); right.Shared != (sharing == ShareAlways) {
 		t.Fatalf("linked by %v", right)
 	}
-	return cmd.Process, transport
+	return process, transport
 }
 
 // eachProcess runs a test with a neighbour in a process of its own, both ways.

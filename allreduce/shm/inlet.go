@@ -152,7 +152,7 @@ func (in *Inlet) Close() {
 func (in *Inlet) unmapIdle() {
 	if in.closed && in.held == 0 && in.mem.unmap != nil {
 		in.mem.unmap()
-		in.mem = memory{geometry: in.mem.geometry}
+		in.mem.control, in.mem.slots, in.mem.unmap = nil, nil, nil
 		in.freed.close()
 	}
 }

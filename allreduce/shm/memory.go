@@ -7,7 +7,7 @@ import (
 
 // memory is a region as one side has mapped it.
 type memory struct {
-	geometry Geometry
+	geometry Geometry // never changes; what follows is nil once it is unmapped
 	control  []byte
 	slots    []byte // read-only at the receiver
 	unmap    func()

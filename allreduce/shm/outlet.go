@@ -205,7 +205,7 @@ func (o *Outlet) Close() {
 func (o *Outlet) unmapIdle() {
 	if o.closed && o.taken == 0 && o.mem.unmap != nil {
 		o.mem.unmap()
-		o.mem = memory{geometry: o.mem.geometry}
+		o.mem.control, o.mem.slots, o.mem.unmap = nil, nil, nil
 	}
 }
 

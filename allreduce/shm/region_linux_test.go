@@ -161,6 +161,18 @@ func TestBellsWake(t *testing.T) {
 	all.Wait()
 }
 
+// Geometry may be asked while the region is being closed; the race detector judges.
+func TestGeometryWhileClosing(t *testing.T) {
+	out, in := pair(t, small)
+	var all sync.WaitGroup
+	all.Go(out.Close)
+	all.Go(in.Close)
+	if out.Geometry() != small || in.Geometry() != small {
+		t.Error("another geometry")
+	}
+	all.Wait()
+}
+
 func TestCloseEndsWaits(t *testing.T) {
 	out, in := pair(t, Geometry{Slots: 1, SlotBytes: 64})
 	mustTake(t, out, 1).Lend([]byte("last"))
