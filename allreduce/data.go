@@ -273,8 +273,7 @@ func (p *pass) copyOut(want *Header, in Message) (Message, error) {
 	base := int(want.Offset)
 	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
 		part := out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
-		copy(part, b)
-		p.fixed.Decode(b, lo, hi)
+		p.fixed.DecodeCopy(part, b, lo, hi)
 		out.add(part)
 	})
 	return p.passOn(want, &in, out)

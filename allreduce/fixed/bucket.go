@@ -31,10 +31,19 @@ func (b *Bucket) Decode(in []byte, lo, hi int) {
 	none.run(nil, in, true, lo, hi)
 }
 
+// DecodeCopy is Decode that also sets out to in, in one pass.
+func (b *Bucket) DecodeCopy(out, in []byte, lo, hi int) {
+	none := Bucket{Grid: b.Grid, Codes: b.Codes, Dst: b.Dst}
+	none.run(out, in, true, lo, hi)
+}
+
 // run cuts lo..hi at the blocks' borders.
 func (b *Bucket) run(out, in []byte, decode bool, lo, hi int) {
 	b.check(out, in, lo, hi)
 	w, most, stream := b.Grid.wire.Bytes(), b.perCall(), decode && b.streams()
+	// Filled in field by field: a copy of it made at once would be read back in wider words than it was written in, and wait
+	// for all that the block before wrote to memory.
+	p := piece{replicas: b.Replicas}
 	for first := lo; lo < hi; {
 		end := min(hi, lo+most, (lo/BlockSize+1)*BlockSize)
 		whole := lo%streamAlign == 0
@@ -42,7 +51,8 @@ func (b *Bucket) run(out, in []byte, decode bool, lo, hi int) {
 			end = min(end, lo+streamAlign-lo%streamAlign)
 		}
 		from, to := (lo-first)*w, (end-first)*w
-		p := piece{n: end - lo, out: cut(out, from, to), in: cut(in, from, to), replicas: b.Replicas, at: lo, stream: stream && whole}
+		p.n, p.at, p.stream = end-lo, lo, stream && whole
+		p.out, p.in = cut(out, from, to), cut(in, from, to)
 		if decode {
 			p.dst = b.Dst[lo:end]
 		}
@@ -98,7 +108,7 @@ func (b *Bucket) check(out, in []byte, lo, hi int) {
 // reduce treats one piece of a block with the given code.
 func (g *Grid) reduce(p *piece, code byte) {
 	if code != codeZero {
-		p.scale = g.scale(code)
+		p.scale.set(g, code)
 		reduce(g.family, p)
 		return
 	}

@@ -94,14 +94,15 @@ type scale struct {
 	inverse, ratio float64
 }
 
-// scale gives the scale of a block with a code in 1..254.
-func (g *Grid) scale(code byte) scale {
+// set makes s the scale of a block with a code in 1..254, field by field: see Bucket.run.
+func (s *scale) set(g *Grid, code byte) {
 	k := g.bits - (int(code) - 126)
-	s := scale{wire: g.wire, limit: g.limit, clamp: g.clamp, quantum: exp2(k), unit: exp2(-k), divisor: g.divisor}
+	s.wire, s.limit, s.clamp, s.divisor = g.wire, g.limit, g.clamp, g.divisor
+	quantum, unit := exp2(k), exp2(-k)
+	s.quantum, s.unit = quantum, unit
 	s.factor, s.factor2 = float32(exp2(min(k, 127))), float32(exp2(max(k-127, 0)))
-	step := s.unit / s.divisor
+	step := unit / g.divisor
 	s.direct = g.shifts && step >= 0x1p-126 // else a result may be denormal, and round twice
 	s.step = float32(step)
-	s.inverse, s.ratio = s.unit*g.inverse, s.quantum*s.divisor
-	return s
+	s.inverse, s.ratio = unit*g.inverse, quantum*g.divisor
 }

@@ -10,6 +10,12 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
+// scale gives the scale of a block with a code.
+func (g *Grid) scale(code byte) (s scale) {
+	s.set(g, code)
+	return s
+}
+
 // sample is a bucket, a range of it and what came from the neighbour.
 type sample struct {
 	Bucket

@@ -28,4 +28,9 @@
 // the same generation, a status FailedPrecondition that it refused, and why.
 // Each message begins with four bytes: "LSR1", a ring message (see
 // allreduce.Header), or "LSA1", the sender's reason to give up, as text.
+//
+// Neighbours on one host move messages through memory that they share instead
+// (package shm), if Config.Sharing lets them; Ways tells. The offer is in the request
+// metadata "lockstep-ring-shm-bin", the answer in the response header
+// "lockstep-ring-shm-answer-bin".
 package ringgrpc

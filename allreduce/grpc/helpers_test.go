@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -16,9 +17,16 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
+	"github.com/lockstep-ml/lockstep/allreduce/shm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if way := os.Getenv(memberEnv); way != "" {
+		fmt.Println(member(way))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const run = "ring-test"
 
@@ -39,7 +47,12 @@ func newWorker(t testing.TB, run string, withProxy bool) *worker {
 func newWorkerWith(t testing.TB, run string, withProxy bool, lanes int, creds credentials.TransportCredentials, opts ...grpc.ServerOption) *worker {
 	t.Helper()
 	cfg := DefaultConfig()
-	cfg.Run, cfg.Credentials, cfg.Lanes = run, creds, lanes
+	cfg.Run, cfg.Credentials, cfg.Lanes, cfg.Sharing = run, creds, lanes, ShareNever
+	return newWorkerOf(t, cfg, withProxy, opts...)
+}
+
+func newWorkerOf(t testing.TB, cfg Config, withProxy bool, opts ...grpc.ServerOption) *worker {
+	t.Helper()
 	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -70,6 +83,52 @@ func (w *worker) close(t testing.TB) {
 	if w.proxy != nil {
 		w.proxy.close()
 	}
+}
+
+// newSharers makes workers that share memory, whatever else they are told.
+func newSharers(t testing.TB, n int, withProxy bool, tweak func(*Config)) []*worker {
+	t.Helper()
+	out := make([]*worker, n)
+	for i := range out {
+		cfg := DefaultConfig()
+		cfg.Run, cfg.Credentials, cfg.Sharing = run, insecure.NewCredentials(), ShareAlways
+		if tweak != nil {
+			tweak(&cfg)
+		}
+		out[i] = newWorkerOf(t, cfg, withProxy)
+	}
+	return out
+}
+
+// eachWay runs a test with neighbours that send all over gRPC, that share
+// memory, and of which every other one does not want to.
+func eachWay(t *testing.T, f func(t *testing.T, workers func(n int, withProxy bool) []*worker)) {
+	t.Run("grpc", func(t *testing.T) {
+		f(t, func(n int, withProxy bool) []*worker { return newWorkers(t, n, withProxy) })
+	})
+	t.Run("shm", func(t *testing.T) {
+		skipWithoutSharing(t)
+		f(t, func(n int, withProxy bool) []*worker { return newSharers(t, n, withProxy, nil) })
+	})
+	t.Run("mixed", func(t *testing.T) {
+		skipWithoutSharing(t)
+		i := 0
+		f(t, func(n int, withProxy bool) []*worker {
+			return newSharers(t, n, withProxy, func(c *Config) {
+				c.Sharing = []Sharing{ShareAuto, ShareAuto, ShareNever}[i%3]
+				i++
+			})
+		})
+	})
+}
+
+func skipWithoutSharing(t *testing.T) {
+	t.Helper()
+	out, err := shm.Create(shm.Default())
+	if err != nil {
+		t.Skip(err)
+	}
+	out.Close()
 }
 
 // newWorkers makes workers with one lane, two, three, one, ...

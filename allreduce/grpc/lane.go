@@ -34,7 +34,9 @@ func (l *link) dial() error {
 		l.lanes = append(l.lanes, n)
 		g.Go(func() error { return n.shake(i) })
 	}
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	l.withdraw()
+	if err != nil {
 		return err
 	}
 	l.dialled, l.sending = true, len(l.lanes)
@@ -53,6 +55,9 @@ func (n *lane) shake(i int) error {
 		digest: allreduce.RunDigest(n.node.cfg.Run), run: n.node.cfg.Run,
 	}
 	ctx := metadata.AppendToOutgoingContext(n.ctx, helloKey, string(h.encode()))
+	if i == 0 {
+		ctx = n.offer(ctx)
+	}
 	desc := &grpc.StreamDesc{StreamName: methodName, ClientStreams: true, ServerStreams: true}
 	s, err := n.conn.NewStream(ctx, desc, "/"+serviceName+"/"+methodName, grpc.WaitForReady(true))
 	if err != nil {
@@ -66,6 +71,9 @@ func (n *lane) shake(i int) error {
 		return refusal(err)
 	}
 	n.stream = s
+	if i == 0 {
+		return n.answered(md)
+	}
 	return nil
 }
 

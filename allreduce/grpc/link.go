@@ -16,8 +16,11 @@ import (
 // Which lane a message takes is left to chance: they all take from one queue, and
 // the inbox finds messages by key. The first lane that breaks breaks the link.
 //
+// Between neighbours on one host most messages go through shared memory instead;
+// see shared.
+//
 // Goroutines, all in wg: write and watch of each lane, the server's handler and
-// read of each stream from the left. They end when over is closed (and abortGrace
+// read of each stream from the left, readShared and the region's Watch. They end when over is closed (and abortGrace
 // has passed at most), which fail and Close do.
 type link struct {
 	node       *Node
@@ -40,6 +43,7 @@ type link struct {
 	rightDone chan struct{} // closed when it has ended them all
 	wg        sync.WaitGroup
 	closeOnce sync.Once
+	shared    shared
 	joining   sync.Mutex // held by connect; Close may come from elsewhere
 
 	mu       sync.Mutex
@@ -127,6 +131,7 @@ func (l *link) finish(cause error) bool {
 	}
 	l.isOver, l.cause = true, cause
 	close(l.over)
+	l.closeShared()
 	return true
 }
 
@@ -140,17 +145,12 @@ func (l *link) ended() error {
 	return allreduce.ErrClosed
 }
 
-// Buffer implements allreduce.Transport.
-func (l *link) Buffer(_ context.Context, n int) (allreduce.Message, error) {
-	if err := l.sendable(); err != nil {
-		return allreduce.Message{}, err
-	}
-	return allreduce.NewBuffer(n).Message(), nil
-}
-
 // Send implements allreduce.Transport.
 func (l *link) Send(ctx context.Context, m allreduce.Message) error {
 	err := l.sendable()
+	if err == nil && lend(&m) {
+		return nil
+	}
 	if err == nil {
 		select {
 		case l.queue <- m:
@@ -200,6 +200,9 @@ func (l *link) Close() error {
 		l.joining.Lock()
 		defer l.joining.Unlock()
 		if l.dialled {
+			if out := l.shared.out.Load(); out != nil {
+				out.Close() // what was lent is received before the end
+			}
 			close(l.flush)
 			err = l.awaitRight()
 		}

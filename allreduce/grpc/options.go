@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/experimental"
+
+	"github.com/lockstep-ml/lockstep/allreduce/shm"
 )
 
 const (
@@ -49,11 +51,16 @@ type Config struct {
 	// CloseTimeout bounds the wait for the right neighbour to have read
 	// everything when a transport is closed.
 	CloseTimeout time.Duration
+	// Sharing says whether memory is shared with neighbours on the same host.
+	Sharing Sharing
+	// Region is the memory that is then shared with the right neighbour. Payloads
+	// that are longer than its slots go over gRPC.
+	Region shm.Geometry
 }
 
 // DefaultConfig returns a Config for which the caller sets Run and Credentials.
 func DefaultConfig() Config {
-	return Config{Lanes: 2, QueueLength: 16, JoinWait: time.Minute, CloseTimeout: 2 * time.Second}
+	return Config{Lanes: 2, QueueLength: 16, JoinWait: time.Minute, CloseTimeout: 2 * time.Second, Region: shm.Default()}
 }
 
 // Validate reports every fault at once.
@@ -76,6 +83,12 @@ func (c Config) Validate() error {
 	}
 	if c.JoinWait <= 0 || c.CloseTimeout <= 0 {
 		faults = append(faults, fmt.Errorf("JoinWait is %v and CloseTimeout %v, must be above zero", c.JoinWait, c.CloseTimeout))
+	}
+	if c.Sharing > ShareAlways {
+		faults = append(faults, fmt.Errorf("config.Sharing is %d, must be ShareAuto, ShareNever or ShareAlways", c.Sharing))
+	}
+	if err := c.Region.Validate(); err != nil && c.Sharing != ShareNever {
+		faults = append(faults, fmt.Errorf("config.Region: %w", err))
 	}
 	if len(faults) == 0 {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -14,22 +15,22 @@ import (
 	"github.com/lockstep-ml/lockstep/worker"
 )
 
-// The ways to a ring neighbour, as flags name them. auto is the trainer's own choice.
+// The ways to a ring neighbour, as flags name them. auto shares memory with those on the same host.
 const (
 	transportAuto = "auto"
 	transportGRPC = "grpc"
 	transportSHM  = "shm"
 )
 
+// transportHelp describes the flag.
+const transportHelp = "how ring neighbours are reached: grpc; shm, shared memory, which refuses one that is not on this host; auto, what works"
+
 // checkTransport refuses what openRings could not make.
 func checkTransport(name string) error {
-	switch name {
-	case transportAuto, transportGRPC:
-		return nil
-	case transportSHM:
-		return errors.New("--transport shm: this build has no ring over shared memory yet; say grpc or auto")
+	if _, err := ringgrpc.ParseSharing(name); err != nil {
+		return fmt.Errorf("--transport %s: the transports are %s, %s and %s", name, transportAuto, transportGRPC, transportSHM)
 	}
-	return fmt.Errorf("--transport %s: the transports are auto, grpc and shm", name)
+	return nil
 }
 
 // rings gives the worker package the exact ring over gRPC.
@@ -39,6 +40,7 @@ type rings struct {
 	served chan error
 	addr   string
 	wire   allreduce.Wire
+	log    *slog.Logger // told how neighbours are reached; nil for nobody
 }
 
 // openRings listens for left neighbours and serves them until close. It is the one place where a transport is chosen.
@@ -52,6 +54,9 @@ func openRings(run, listen string, wire int, transport string, sec *network) (*r
 	}
 	cfg := ringgrpc.DefaultConfig()
 	cfg.Run, cfg.Credentials = run, sec.client()
+	if cfg.Sharing, err = ringgrpc.ParseSharing(transport); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	node, err := ringgrpc.NewNode(cfg)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -93,6 +98,9 @@ func (r *rings) join(ctx context.Context, m worker.Membership, cfg allreduce.Con
 	transport, err := r.node.Join(ctx, m.Generation, m.Rank, len(m.Names), m.Addresses[(m.Rank+1)%len(m.Names)])
 	if err != nil {
 		return nil, err
+	}
+	if left, right := ringgrpc.Ways(transport); r.log != nil && len(m.Names) > 1 {
+		r.log.Info("joined the ring", "generation", m.Generation, "rank", m.Rank, "of", len(m.Names), "from_left", left, "to_right", right)
 	}
 	if wrap != nil {
 		transport = wrap(transport)
