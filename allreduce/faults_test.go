@@ -90,14 +90,19 @@ func TestDamagedMessageIsNamed(t *testing.T) {
 				f.Only = at(0, phase, 0)
 				s := newRings(t, 3, 3, f, long)
 				defer s.close(t)
-				_, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, normals(3, 9000, 1), spread(3, 3))
+				all := normals(3, 9000, 1)
+				out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(3, 3))
 				var hop *allreduce.HopError
 				var sum *allreduce.ChecksumError
 				if !errors.As(errs[1], &hop) || !errors.As(errs[1], &sum) || hop.Peer != 0 || hop.Phase != phase {
 					t.Errorf("rank 1 got %v, want a ChecksumError that names rank 0 and %v", errs[1], phase)
 				}
 				for rank, err := range errs {
-					if err == nil {
+					switch {
+					case err == nil && rank == 0 && phase == allreduce.PhaseAllGather:
+						// What rank 0 receives does not come by way of rank 1: it may be done before it hears of the failure.
+						sameBits(t, "rank 0", out[0], referenceMean(all, 32, true))
+					case err == nil:
 						t.Errorf("rank %d finished", rank)
 					}
 				}
@@ -121,10 +126,14 @@ func TestFaultsNeverGiveAWrongSum(t *testing.T) {
 	}
 	for name, f := range faults {
 		t.Run(name, func(t *testing.T) {
-			whole := 0
+			whole, deadlines := 0, short
+			harmless := name == "duplicate" || name == "delay"
+			if harmless {
+				deadlines = long // on a busy machine too
+			}
 			for seed := range uint64(8) {
 				f.Seed = seed
-				s := newRings(t, size, replicas, f, short)
+				s := newRings(t, size, replicas, f, deadlines)
 				out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(replicas, size))
 				for rank, err := range errs {
 					var hop *allreduce.HopError
@@ -139,7 +148,7 @@ func TestFaultsNeverGiveAWrongSum(t *testing.T) {
 				s.close(t)
 			}
 			t.Logf("%d of %d ranks finished", whole, 8*size)
-			if harmless := name == "duplicate" || name == "delay"; harmless != (whole == 8*size) {
+			if harmless != (whole == 8*size) {
 				t.Errorf("%d of %d ranks finished with %s", whole, 8*size, name)
 			}
 		})

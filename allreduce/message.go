@@ -1,8 +1,9 @@
 package allreduce
 
 import (
-	"hash/crc32"
 	"math/bits"
+
+	"github.com/lockstep-ml/lockstep/internal/crc32c"
 )
 
 // Owner is told when a payload's memory is no longer in use.
@@ -64,7 +65,7 @@ func (m Message) Free() {
 // add counts b, the next bytes written to the payload, into its checksum.
 func (m *Message) add(b []byte) {
 	if !m.Unsummed {
-		m.sum = crc32.Update(m.sum, castagnoli, b)
+		m.sum = crc32c.Update(m.sum, b)
 	}
 }
 
