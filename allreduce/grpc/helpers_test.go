@@ -40,6 +40,11 @@ func newWorkerWith(t testing.TB, run string, withProxy bool, lanes int, creds cr
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Run, cfg.Credentials, cfg.Lanes = run, creds, lanes
+	return newWorkerOf(t, cfg, withProxy, opts...)
+}
+
+func newWorkerOf(t testing.TB, cfg Config, withProxy bool, opts ...grpc.ServerOption) *worker {
+	t.Helper()
 	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)

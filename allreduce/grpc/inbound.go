@@ -89,6 +89,9 @@ func (l *link) read(s grpc.ServerStream) error {
 		case f.abort:
 			return l.peerError(l.left(), &allreduce.PeerAbortedError{Reason: f.reason})
 		}
+		if f.coded {
+			l.coding.decoded(f.message.Len(), f.decoding)
+		}
 		if err := l.inbox.Deliver(s.Context(), f.message); err != nil {
 			return l.peerError(l.left(), err)
 		}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
+	"github.com/lockstep-ml/lockstep/allreduce/coder"
 )
 
 // lane is one connection to the right neighbour. gRPC writes a connection from
@@ -20,6 +21,7 @@ type lane struct {
 	conn   *grpc.ClientConn
 	stream grpc.ClientStream
 	frame  frame // of the message being written
+	coder  coder.Coder
 }
 
 // dial opens all lanes and waits until the neighbour has accepted them.
@@ -96,9 +98,9 @@ func (n *lane) write() {
 }
 
 func (n *lane) put(m allreduce.Message) error {
-	n.frame.message = m
+	n.pack(m)
 	err := n.stream.SendMsg(&n.frame)
-	n.frame.message = allreduce.Message{}
+	n.frame = frame{}
 	return err
 }
 

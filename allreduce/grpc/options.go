@@ -48,6 +48,11 @@ type Config struct {
 	// CloseTimeout bounds the wait for the right neighbour to have read
 	// everything when a transport is closed.
 	CloseTimeout time.Duration
+	// Coding says whether 16-bit data is coded on its way to the right neighbour.
+	Coding Coding
+	// CodingChanged, if not nil, is told when a link starts or stops coding. It
+	// must not block.
+	CodingChanged func(CodingFigures)
 }
 
 // DefaultConfig returns a Config for which the caller sets Run and Credentials.
@@ -75,6 +80,9 @@ func (c Config) Validate() error {
 	}
 	if c.JoinWait <= 0 || c.CloseTimeout <= 0 {
 		faults = append(faults, fmt.Errorf("JoinWait is %v and CloseTimeout %v, must be above zero", c.JoinWait, c.CloseTimeout))
+	}
+	if c.Coding > CodeAlways {
+		faults = append(faults, fmt.Errorf("config.Coding is %d, must be CodeAuto, CodeNever or CodeAlways", c.Coding))
 	}
 	if len(faults) == 0 {
 		return nil

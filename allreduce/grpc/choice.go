@@ -1,0 +1,114 @@
+package ringgrpc
+
+import "time"
+
+const (
+	// worthTrying is the predicted gain from which the other way is tried: below
+	// it, a prediction is as likely wrong as right.
+	worthTrying = 1.10
+	// worthStarting and worthStaying are the measured gains that coding is kept
+	// for; the gap keeps noise from switching to and fro.
+	worthStarting = 1.05
+	worthStaying  = 1.02
+	// recheckWindows is how many windows coding goes on before one without it
+	// says again what the link carries: 3 % of the time at most a quarter slower.
+	recheckWindows = 32
+	// maxPatience bounds the windows between trials that fail.
+	maxPatience = 64
+)
+
+// window is what a link carried while it was busy.
+type window struct {
+	values int64 // bytes of values, before coding
+	busy   time.Duration
+}
+
+// choice decides whether a link codes, from figures alone: it has no clock.
+//
+// A prediction (the coder's speed and ratio against what the link carries) only
+// starts a trial; what decides is how many bytes of values a second the link
+// carried with coding and without. A prediction alone would have to know how far
+// coding overlaps with writing, and what the neighbour's decoding costs.
+type choice struct {
+	on    bool // the way of the window in progress
+	trial bool // that way is being tried
+
+	plain, coded float64 // bytes of values a second; 0 is not known
+	coder        float64 // bytes of values a second that coder and decoder manage
+	ratio        float64 // bytes sent for one of values
+
+	waited   int // windows since the last trial
+	patience int // windows to let pass before the next one
+}
+
+// speed takes in a measurement of the coder.
+func (c *choice) speed(perSecond, ratio float64) {
+	c.coder, c.ratio = blend(c.coder, perSecond), blend(c.ratio, ratio)
+}
+
+// blend lets a new figure count for a quarter; the first one counts alone.
+func blend(old, now float64) float64 {
+	if old == 0 {
+		return now
+	}
+	return old + (now-old)/4
+}
+
+// predicted is how many times faster coding should be, 0 while that is not known.
+func (c *choice) predicted() float64 {
+	if c.coder == 0 || c.plain == 0 {
+		return 0
+	}
+	return min(1/c.ratio, c.coder/c.plain)
+}
+
+// curious says whether a fresh measurement of the coder could change anything.
+func (c *choice) curious() bool { return c.coder == 0 || c.coder > c.plain }
+
+// next takes in a window and decides about the one after it. It says whether
+// coding has started or stopped for good, not for a trial.
+func (c *choice) next(w window) (settled bool) {
+	rate := float64(w.values) / w.busy.Seconds()
+	if c.on {
+		c.coded = blend(c.coded, rate)
+	} else {
+		c.plain = blend(c.plain, rate)
+	}
+	c.waited++
+	switch {
+	case c.trial:
+		return c.judge()
+	case c.on && c.waited >= recheckWindows:
+		c.try(false)
+	case !c.on && c.waited >= c.patience && c.predicted() >= worthTrying:
+		c.try(true)
+	}
+	return false
+}
+
+// try begins a trial, of which nothing may be known from before.
+func (c *choice) try(on bool) {
+	c.on, c.trial, c.waited = on, true, 0
+	if on {
+		c.coded = 0
+	} else {
+		c.plain = 0
+	}
+}
+
+// judge ends a trial.
+func (c *choice) judge() (settled bool) {
+	tried, bar := c.on, worthStaying
+	if tried {
+		bar = worthStarting
+	}
+	c.on = c.coded >= bar*c.plain
+	c.trial, c.waited = false, 0
+	if c.on {
+		c.patience = 0
+	} else {
+		c.patience = min(maxPatience, max(1, 2*c.patience))
+	}
+	// A trial of coding that was kept, or one without it that was.
+	return c.on == tried
+}
