@@ -21,7 +21,7 @@ import (
 type allreduceOptions struct {
 	workers, elements, bucket int
 	wire, rounds              int
-	transport                 string
+	transport, coding         string
 	compute, timeout          time.Duration
 	hosts                     []string
 	asJSON                    bool
@@ -45,7 +45,9 @@ plain TCP (TLS where --tls is given), with no arithmetic.
   cpu_seconds_per_gb  user and system time of all workers for 4 * elements bytes, that is for one round, in GB
   raw_tcp_gb_per_s    bytes that a worker sends a second over plain TCP, all sending at once
   share_of_raw_tcp    plain TCP's median time / seconds
-  sent_bytes, messages   what a worker sends in a round, headers included
+  sent_bytes, messages   what a worker sends in a round, headers included, before coding
+  coding              with --wire 16: how many links code, and the mean over the links of what they carry without and with it, of what a core codes, in GB/s of
+                      values, and of the bytes that are left of one
   hop_seconds         the least time that a byte takes to the neighbour over plain TCP
   step_seconds, exposed_seconds   with --compute: a step's time, and how much of it is left after the computing
 
@@ -84,6 +86,7 @@ func (o *allreduceOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.elements, "elements", resnet50Elements, "values of the gradient; the default is ResNet-50's")
 	f.IntVar(&o.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
 	f.StringVar(&o.transport, "transport", transportAuto, "how neighbours are reached: auto (as the trainer does), grpc or shm")
+	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
 	f.IntVar(&o.bucket, "bucket", 0, "values of a bucket, in whole blocks of 1024; 0: as the trainer cuts; --elements or more: a single bucket")
 	f.IntVar(&o.rounds, "rounds", 7, "rounds to time, after one to warm up")
 	f.DurationVar(&o.compute, "compute", 0, "time steps too, with so long a stand-in for computing")
@@ -117,7 +120,7 @@ func (o *allreduceOptions) validate() error {
 	bad(o.compute < 0, "--compute %v cannot be negative", o.compute)
 	bad(o.timeout <= o.compute, "--timeout %v must exceed --compute %v", o.timeout, o.compute)
 	bad(o.timeout <= 0, "--timeout %v must be positive", o.timeout)
-	return errors.Join(append(errs, checkBenchLink(ringbench.Link{Wire: o.wire, Transport: o.transport}))...)
+	return errors.Join(append(errs, checkBenchLink(ringbench.Link{Wire: o.wire, Transport: o.transport, Coding: o.coding}))...)
 }
 
 // member serves sessions.

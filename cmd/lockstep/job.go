@@ -22,6 +22,7 @@ type jobOptions struct {
 	decoders   int
 	ringListen string
 	advertise  string // host that neighbours dial; empty: the one listened on
+	coding     string // as --coding names it
 	log        *slog.Logger
 }
 
@@ -70,11 +71,12 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		return nil, err
 	}
 	closers = append(closers, engine.Close)
-	r, err := openRings(run, o.ringListen, s.wire, transportAuto, sec)
+	r, err := openRings(run, o.ringListen, s.wire, transportAuto, o.coding, sec)
 	if err != nil {
 		return nil, err
 	}
 	closers = append(closers, r.close)
+	r.log = o.log
 	addr, err := advertised(r.addr, o.advertise)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ import (
 func trainCommand() *cobra.Command {
 	o := &runOptions{settings: newSettings(), listen: "127.0.0.1:0"}
 	var threads int
+	var coding string
 	cmd := &cobra.Command{
 		Use:   "train",
 		Short: "Train on this machine: a coordinator and worker processes",
@@ -47,12 +48,16 @@ Ctrl-C ends the run in good order; --resume goes on with it, with any number of 
 			if err := cpu.Check(core.Precision(o.settings.precision)); errors.Is(err, cpu.ErrNoBF16) { // before anything is written
 				return fmt.Errorf("--precision %s: %w", o.settings.precision, err)
 			}
-			return coordinate(cmd, o, &localCrew{o: o, threads: threads, stderr: cmd.ErrOrStderr()})
+			if _, err := parseCoding(coding); err != nil {
+				return err
+			}
+			return coordinate(cmd, o, &localCrew{o: o, threads: threads, coding: coding, stderr: cmd.ErrOrStderr()})
 		},
 	}
 	f := cmd.Flags()
 	o.addRunFlags(f)
 	f.IntVar(&threads, "threads", 0, "cores of each worker's engine; 0: this machine's, shared out")
+	f.StringVar(&coding, "coding", codingAuto, codingHelp)
 	o.sec.addFlags(f)
 	return cmd
 }
@@ -61,6 +66,7 @@ Ctrl-C ends the run in good order; --resume goes on with it, with any number of 
 type localCrew struct {
 	o       *runOptions
 	threads int // of each; 0: shared out
+	coding  string
 	stderr  io.Writer
 
 	mu     sync.Mutex // of stderr
@@ -136,6 +142,9 @@ func (c *localCrew) passOn() []string {
 	}
 	if c.o.sec.insecure {
 		out = append(out, "--insecure")
+	}
+	if c.coding != codingAuto {
+		out = append(out, "--coding", c.coding)
 	}
 	if c.o.verbose {
 		out = append(out, "--verbose")

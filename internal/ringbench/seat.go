@@ -173,7 +173,10 @@ func (s *seat) timed(ctx context.Context, step uint64, work func(context.Context
 	}
 	cpu, begun := cpuTime(), time.Now()
 	exposed, err := work(ctx, step)
-	return &reply{Took: time.Since(begun), Exposed: exposed, CPU: cpuTime() - cpu}, err
+	out := &reply{Took: time.Since(begun), Exposed: exposed, CPU: cpuTime() - cpu}
+	coding := s.ring.Coding()
+	out.Coding = &coding
+	return out, err
 }
 
 // reduce sets all buckets going at once.
