@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/klauspost/compress/huff0"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
 // BlockBytes is how many bytes of values are coded with one table. A table is
@@ -13,6 +15,10 @@ import (
 const BlockBytes = 64 << 10
 
 const plane = BlockBytes / 2
+
+// family is that of the kernels. That the environment asks for what the machine
+// lacks is package fixed's to report; both then use the plain ones.
+var family, _ = simd.Choose()
 
 // The kinds of a block.
 const (
@@ -70,7 +76,7 @@ func (c *Coder) Encode(dst []byte, src [][]byte) (n int, ok bool) {
 func (c *Coder) encodeBlock(out, block []byte) ([]byte, bool) {
 	half := len(block) / 2
 	lo, hi := c.lo[:half], c.hi[:half]
-	split(lo, hi, block)
+	split(family, lo, hi, block)
 	coded, _, err := huff0.Compress4X(hi, c.enc)
 	room := cap(out) - len(out)
 	switch {
@@ -143,7 +149,7 @@ func (c *Coder) decodeBlock(dst []byte) error {
 	if !ok {
 		return errShort
 	}
-	merge(dst, lo, hi)
+	merge(family, dst, lo, hi)
 	return nil
 }
 

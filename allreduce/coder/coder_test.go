@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
 // gradients reads the gradients of testdata, by name.
@@ -158,22 +160,28 @@ func TestDamageIsFound(t *testing.T) {
 }
 
 func TestPlanes(t *testing.T) {
+	for _, f := range simd.Offered() {
+		t.Run(f.String(), func(t *testing.T) { testPlanes(t, f) })
+	}
+}
+
+func testPlanes(t *testing.T, f simd.Family) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for n := range 70 {
+	for n := range 200 {
 		for shift := range 8 {
 			src := make([]byte, shift+2*n)[shift:]
 			for i := range src {
 				src[i] = byte(rng.Uint32())
 			}
 			lo, hi := bytes.Repeat([]byte{7}, n+9), bytes.Repeat([]byte{7}, n+9)
-			split(lo, hi, src)
+			split(f, lo, hi, src)
 			for i := range n {
 				if lo[i] != src[2*i] || hi[i] != src[2*i+1] {
 					t.Fatalf("%d values: value %d is split wrongly", n, i)
 				}
 			}
 			back := bytes.Repeat([]byte{7}, 2*n+9)
-			merge(back[:2*n], lo, hi)
+			merge(f, back[:2*n], lo, hi)
 			if !bytes.Equal(back[:2*n], src) {
 				t.Fatalf("%d values do not come back", n)
 			}

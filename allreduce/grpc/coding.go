@@ -87,8 +87,17 @@ type coding struct {
 	since    time.Time // until then window.busy counts
 	window   window
 	messages int // in the window
+	look     int // messages at which to look whether it is long enough
+	sockets  []socket
 	sent     int // since the last sample
 	enc, dec float64
+}
+
+// socket is a connection that messages are written to. What its buffers hold is
+// written, to gRPC, but takes the link's time, so its own clock counts too.
+type socket struct {
+	busy func() time.Duration
+	then time.Duration // at the window's beginning
 }
 
 // figures is called with mu held.
@@ -145,11 +154,21 @@ func (c *coding) advance(now time.Time) {
 // started or stopped by that. Called with mu held.
 func (c *coding) tick(now time.Time) (settled bool) {
 	c.advance(now)
-	if c.window.busy < windowTime || c.messages < windowMessages {
+	if c.messages < max(c.look, windowMessages) {
 		return false
 	}
 	w := c.window
-	c.window, c.messages = window{}, 0
+	for _, s := range c.sockets {
+		w.busy = max(w.busy, s.busy()-s.then)
+	}
+	if w.busy < windowTime {
+		c.look = c.messages + windowMessages
+		return false
+	}
+	for i, s := range c.sockets {
+		c.sockets[i].then = s.busy()
+	}
+	c.window, c.messages, c.look = window{}, 0, 0
 	switch c.mode {
 	case CodeAlways:
 		c.choice.coded = blend(c.choice.coded, float64(w.values)/w.busy.Seconds())

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -110,20 +111,20 @@ func TestSwitchingMidBucket(t *testing.T) {
 	defer closeAll(t, rings)
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	for _, l := range links(workers, 1) {
-		wg.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-					l.coding.mu.Lock()
-					l.coding.choice.on = !l.coding.choice.on
-					l.coding.mu.Unlock()
-				}
+	wg.Go(func() {
+		for all := links(workers, 1); ; runtime.Gosched() {
+			select {
+			case <-done:
+				return
+			default:
 			}
-		})
-	}
+			for _, l := range all {
+				l.coding.mu.Lock()
+				l.coding.choice.on = !l.coding.choice.on
+				l.coding.mu.Unlock()
+			}
+		}
+	})
 	all := bellShaped(3, 300_000)
 	for id := range 4 {
 		sameBits(t, rings, allreduce.Bucket{Step: 1, ID: id, Wire: 16}, all)
@@ -271,6 +272,27 @@ func TestCodingMeasuresWhileBusy(t *testing.T) {
 	}
 	if coded < 17*windowMessages || len(told) != 1 || !told[0].On {
 		t.Errorf("%d messages coded; told of %+v, want one start", coded, told)
+	}
+}
+
+// What sockets' buffers swallow at once still takes the link's time.
+func TestCodingCountsTheSocketsTime(t *testing.T) {
+	var busy time.Duration
+	c := coding{sockets: []socket{{busy: func() time.Duration { return busy / 2 }}, {busy: func() time.Duration { return busy }}}}
+	c.encoded(700, 560, time.Microsecond)
+	c.decoded(900, time.Microsecond)
+	now := time.Unix(1000, 0)
+	for range 20 * windowMessages {
+		took := 10 * time.Millisecond
+		if code, _ := c.begin(now); code {
+			took = 8 * time.Millisecond
+		}
+		now = now.Add(time.Microsecond)
+		c.written(now, 1_000_000)
+		busy += took
+	}
+	if f := c.figures(); !f.On || math.Abs(f.Plain/100e6-1) > 0.02 || math.Abs(f.Coded/125e6-1) > 0.02 {
+		t.Errorf("the figures are %+v", f)
 	}
 }
 

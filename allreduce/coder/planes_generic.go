@@ -2,9 +2,7 @@ package coder
 
 import "encoding/binary"
 
-// split writes the low and the high bytes of the values in src, two bytes each,
-// to lo and hi, which have half its length.
-func split(lo, hi, src []byte) {
+func splitGeneric(lo, hi, src []byte) {
 	n := len(src) / 2
 	lo, hi = lo[:n], hi[:n]
 	le := binary.LittleEndian
@@ -19,8 +17,7 @@ func split(lo, hi, src []byte) {
 	}
 }
 
-// merge undoes split.
-func merge(dst, lo, hi []byte) {
+func mergeGeneric(dst, lo, hi []byte) {
 	n := len(dst) / 2
 	lo, hi = lo[:n], hi[:n]
 	le := binary.LittleEndian

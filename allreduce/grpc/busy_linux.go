@@ -1,0 +1,24 @@
+package ringgrpc
+
+import (
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// busyTime is how long a connection has had data under way that the other side
+// had not acknowledged; 0 where the kernel does not say.
+func busyTime(c *net.TCPConn) (busy time.Duration) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	// A connection that is closed says nothing, as an old kernel does.
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			busy = time.Duration(info.Busy_time) * time.Microsecond
+		}
+	})
+	return busy
+}
