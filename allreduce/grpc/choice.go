@@ -10,11 +10,14 @@ const (
 	// for; the gap keeps noise from switching to and fro.
 	worthStarting = 1.05
 	worthStaying  = 1.02
-	// recheckWindows is how many windows coding goes on before one without it
-	// says again what the link carries: 3 % of the time at most a quarter slower.
-	recheckWindows = 32
-	// maxPatience bounds the windows between trials that fail.
-	maxPatience = 64
+	// trialWindows is how many windows a trial takes: one is too noisy.
+	trialWindows = 4
+	// recheckWindows is how many windows coding goes on before a trial without it
+	// says again what the link carries.
+	recheckWindows = 64
+	// maxPatience bounds the windows between trials that fail: they take 2 % of the
+	// time then.
+	maxPatience = 256
 )
 
 // window is what a link carried while it was busy.
@@ -37,7 +40,7 @@ type choice struct {
 	coder        float64 // bytes of values a second that coder and decoder manage
 	ratio        float64 // bytes sent for one of values
 
-	waited   int // windows since the last trial
+	waited   int // windows in this trial, or since the last one
 	patience int // windows to let pass before the next one
 }
 
@@ -69,15 +72,20 @@ func (c *choice) curious() bool { return c.coder == 0 || c.coder > c.plain }
 // coding has started or stopped for good, not for a trial.
 func (c *choice) next(w window) (settled bool) {
 	rate := float64(w.values) / w.busy.Seconds()
+	known := &c.plain
 	if c.on {
-		c.coded = blend(c.coded, rate)
-	} else {
-		c.plain = blend(c.plain, rate)
+		known = &c.coded
 	}
 	c.waited++
+	if c.trial { // the mean over its windows
+		*known += (rate - *known) / float64(c.waited)
+	} else {
+		*known = blend(*known, rate)
+	}
 	switch {
-	case c.trial:
+	case c.trial && c.waited >= trialWindows:
 		return c.judge()
+	case c.trial:
 	case c.on && c.waited >= recheckWindows:
 		c.try(false)
 	case !c.on && c.waited >= c.patience && c.predicted() >= worthTrying:
@@ -107,7 +115,7 @@ func (c *choice) judge() (settled bool) {
 	if c.on {
 		c.patience = 0
 	} else {
-		c.patience = min(maxPatience, max(1, 2*c.patience))
+		c.patience = min(maxPatience, max(trialWindows, 2*c.patience))
 	}
 	// A trial of coding that was kept, or one without it that was.
 	return c.on == tried

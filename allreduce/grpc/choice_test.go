@@ -48,12 +48,12 @@ func TestChoice(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var ch choice
-			on, settled := c.between.run(&ch, 400)
-			if c.on && (on < 380 || settled != 1) {
-				t.Errorf("coded in %d of 400 windows, settled %d times; want nearly all, and once", on, settled)
+			on, settled := c.between.run(&ch, 2000)
+			if c.on && (on < 1860 || settled != 1) {
+				t.Errorf("coded in %d of 2000 windows, settled %d times; want nearly all, and once", on, settled)
 			}
-			if !c.on && (on > 20 || settled != 0) {
-				t.Errorf("coded in %d of 400 windows, settled %d times; want hardly any, and never", on, settled)
+			if !c.on && (on > 60 || settled != 0) {
+				t.Errorf("coded in %d of 2000 windows, settled %d times; want hardly any, and never", on, settled)
 			}
 		})
 	}
@@ -66,8 +66,8 @@ func TestChoiceFollowsTheLink(t *testing.T) {
 		imagined
 		on bool
 	}{{fast, false}, {slow, true}, {fast, false}, {slow, true}} {
-		if _, settled := phase.run(&ch, 120); ch.on != phase.on || (i > 0) != (settled == 1) {
-			t.Errorf("phase %d: coding is %v after 120 windows, settled %d times", i, ch.on, settled)
+		if _, settled := phase.run(&ch, 400); ch.on != phase.on || (i > 0) != (settled == 1) {
+			t.Errorf("phase %d: coding is %v after 400 windows, settled %d times", i, ch.on, settled)
 		}
 	}
 }

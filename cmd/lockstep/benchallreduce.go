@@ -20,6 +20,7 @@ import (
 // allreduceOptions is what is to be measured, and where.
 type allreduceOptions struct {
 	workers, elements, bucket int
+	replicas                  int // of each worker
 	wire, rounds              int
 	transport, coding         string
 	compute, timeout          time.Duration
@@ -84,6 +85,7 @@ func (o *allreduceOptions) addFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
 	f.IntVar(&o.workers, "workers", 2, "processes to start on this machine")
 	f.IntVar(&o.elements, "elements", resnet50Elements, "values of the gradient; the default is ResNet-50's")
+	f.IntVar(&o.replicas, "replicas", 1, replicasHelp)
 	f.IntVar(&o.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
 	f.StringVar(&o.transport, "transport", transportAuto, "how neighbours are reached: auto (as the trainer does), grpc or shm")
 	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
@@ -104,6 +106,8 @@ func (o *allreduceOptions) addFlags(f *pflag.FlagSet) {
 	}
 }
 
+const replicasHelp = "replicas that each worker hosts: more make the sums of 16 bits wider, as in a run"
+
 // validate reports everything wrong that can be seen at once.
 func (o *allreduceOptions) validate() error {
 	var errs []error
@@ -115,6 +119,7 @@ func (o *allreduceOptions) validate() error {
 	bad(o.workers < 1 || o.workers > 64, "--workers %d: 1 to 64 processes", o.workers)
 	bad(len(o.hosts) > ringbench.MaxMembers, "--hosts: %d hosts, at most %d", len(o.hosts), ringbench.MaxMembers)
 	bad(o.elements < 1 || o.elements > ringbench.MaxElements, "--elements %d: 1 to %d", o.elements, ringbench.MaxElements)
+	bad(o.replicas < 1 || o.replicas > 64, "--replicas %d: 1 to 64 on each worker", o.replicas)
 	bad(o.bucket < 0, "--bucket %d cannot be negative", o.bucket)
 	bad(o.rounds < 1 || o.rounds > 10000, "--rounds %d: 1 to 10000", o.rounds)
 	bad(o.compute < 0, "--compute %v cannot be negative", o.compute)
@@ -166,7 +171,7 @@ func (o *allreduceOptions) member(cmd *cobra.Command) error {
 func (o *allreduceOptions) logged(open func(ringbench.Link, string) (ringbench.Rings, error)) func(ringbench.Link, string) (ringbench.Rings, error) {
 	log := newLog(o.verbose, slog.LevelWarn, "bench")
 	return func(l ringbench.Link, host string) (ringbench.Rings, error) {
-		log.Info("a session begins", "workers", l.Replicas, "wire", l.Wire, "transport", l.Transport)
+		log.Info("a session begins", "replicas", l.Replicas, "wire", l.Wire, "transport", l.Transport)
 		return open(l, host)
 	}
 }

@@ -26,6 +26,7 @@ type allreduceReport struct {
 	ShareOfRawTCP   float64 `json:"share_of_raw_tcp"`
 	HopSeconds      float64 `json:"hop_seconds"`
 	Workers         int     `json:"workers"`
+	Replicas        int     `json:"replicas"`
 	Elements        int     `json:"elements"`
 	Buckets         int     `json:"buckets"`
 	Wire            int     `json:"wire"`
@@ -58,7 +59,7 @@ func (o *allreduceOptions) spec() (s ringbench.Spec, spread string, err error) {
 	if len(spans) > ringbench.MaxBuckets {
 		return s, "", fmt.Errorf("--bucket %d makes %d buckets, at most %d are allowed", o.bucket, len(spans), ringbench.MaxBuckets)
 	}
-	s = ringbench.Spec{Link: ringbench.Link{Wire: o.wire, Transport: o.transport, Coding: o.coding}, Elements: o.elements, Compute: o.compute}
+	s = ringbench.Spec{Link: ringbench.Link{Wire: o.wire, Transport: o.transport, Coding: o.coding, Each: o.replicas}, Elements: o.elements, Compute: o.compute}
 	done, spread := func(lo int) float64 { return 1 - float64(lo)/float64(o.elements) }, readyEvenly
 	if o.elements == resnet50Elements {
 		net, err := resnet.Build("resnet50", 0)
@@ -103,7 +104,7 @@ func newAllreduceReport(o *allreduceOptions, workers int, spread string, res *ri
 	r := &allreduceReport{
 		Seconds: seconds, BestSeconds: slices.Min(res.Rounds).Seconds(), AlgorithmGBPerS: gb / seconds,
 		CPUSecondsPerGB: res.CPU.Seconds() / (gb * float64(len(res.Rounds))), HopSeconds: res.Hop.Seconds(),
-		Workers: workers, Elements: o.elements, Wire: o.wire, Transport: o.transport, TLS: o.sec.identity != nil,
+		Workers: workers, Replicas: workers * o.replicas, Elements: o.elements, Wire: o.wire, Transport: o.transport, TLS: o.sec.identity != nil,
 		SentBytes: res.Bytes, Messages: res.Messages, Rounds: len(res.Rounds), Buckets: res.Buckets,
 	}
 	r.BusGBPerS = r.AlgorithmGBPerS * 2 * float64(workers-1) / float64(workers)

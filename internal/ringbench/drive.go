@@ -53,7 +53,7 @@ type driver struct {
 
 // Drive runs a benchmark. The error names the member that failed or did not answer in time.
 func Drive(ctx context.Context, cfg Config) (*Result, error) {
-	cfg.Spec.Run, cfg.Spec.Replicas = rand.Text(), len(cfg.Members)
+	cfg.Spec.Run, cfg.Spec.Replicas = rand.Text(), len(cfg.Members)*cfg.Spec.hosts()
 	if err := cfg.Spec.Validate(); err != nil {
 		return nil, err
 	}

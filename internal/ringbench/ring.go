@@ -57,5 +57,9 @@ type Link struct {
 	Wire      int    `json:"wire"`
 	Transport string `json:"transport"`
 	Coding    string `json:"coding"`
-	Replicas  int    `json:"replicas"`
+	Replicas  int    `json:"replicas"` // of all members
+	Each      int    `json:"each"`     // of them, on each member; 0 stands for 1
 }
+
+// hosts is how many replicas a member hosts.
+func (l *Link) hosts() int { return max(1, l.Each) }
