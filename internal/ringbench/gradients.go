@@ -11,7 +11,7 @@ import (
 func fill(dst []float32, replica, at int) {
 	for i := range dst {
 		x := mix(uint64(replica)<<40 ^ uint64(at+i))
-		scale := mix(uint64(replica)<<40^uint64(at+i)>>10) & 7 // of 1024 values
+		scale := mix(uint64(at+i)>>10) & 7 // of 1024 values, in all replicas
 		dst[i] = bell(x) * float32(math.Ldexp(1, -int(scale)-6))
 	}
 }
