@@ -15,9 +15,13 @@ const (
 	// recheckWindows is how many windows coding goes on before a trial without it
 	// says again what the link carries.
 	recheckWindows = 64
-	// maxPatience bounds the windows between trials that fail: they take 2 % of the
-	// time then.
-	maxPatience = 256
+	// minPatience and maxPatience bound the windows between trials that fail, of
+	// which there are twice as many after each: a trial soon takes 1 % of the time.
+	minPatience = 32
+	maxPatience = 512
+	// otherLink is the part of what a link carried below which it counts as another
+	// link: what was known of it is forgotten, and so is a trial that failed.
+	otherLink = 0.7
 )
 
 // window is what a link carried while it was busy.
@@ -40,8 +44,9 @@ type choice struct {
 	coder        float64 // bytes of values a second that coder and decoder manage
 	ratio        float64 // bytes sent for one of values
 
-	waited   int // windows in this trial, or since the last one
-	patience int // windows to let pass before the next one
+	waited   int     // windows in this trial, or since the last one
+	patience int     // windows to let pass before the next one
+	failed   float64 // plain at the last trial that failed
 }
 
 // speed takes in a measurement of the coder.
@@ -77,9 +82,12 @@ func (c *choice) next(w window) (settled bool) {
 		known = &c.coded
 	}
 	c.waited++
-	if c.trial { // the mean over its windows
+	switch {
+	case c.trial: // the mean over its windows
 		*known += (rate - *known) / float64(c.waited)
-	} else {
+	case rate < otherLink**known || rate > *known/otherLink:
+		*known = rate // to blend would make a link that there never was
+	default:
 		*known = blend(*known, rate)
 	}
 	switch {
@@ -88,7 +96,7 @@ func (c *choice) next(w window) (settled bool) {
 	case c.trial:
 	case c.on && c.waited >= recheckWindows:
 		c.try(false)
-	case !c.on && c.waited >= c.patience && c.predicted() >= worthTrying:
+	case !c.on && (c.waited >= c.patience || c.plain < otherLink*c.failed) && c.predicted() >= worthTrying:
 		c.try(true)
 	}
 	return false
@@ -113,9 +121,10 @@ func (c *choice) judge() (settled bool) {
 	c.on = c.coded >= bar*c.plain
 	c.trial, c.waited = false, 0
 	if c.on {
-		c.patience = 0
+		c.patience, c.failed = 0, 0
 	} else {
-		c.patience = min(maxPatience, max(trialWindows, 2*c.patience))
+		c.failed = c.plain
+		c.patience = min(maxPatience, max(minPatience, 2*c.patience))
 	}
 	// A trial of coding that was kept, or one without it that was.
 	return c.on == tried
