@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// busyTime is how long a connection has had data under way that the other side
-// had not acknowledged; 0 where the kernel does not say.
+// busyTime is how long a connection has had data that the other side had not
+// acknowledged, without the time in which that side had no room for more: how long
+// the network took. 0 where the kernel does not say.
 func busyTime(c *net.TCPConn) (busy time.Duration) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -17,7 +18,7 @@ func busyTime(c *net.TCPConn) (busy time.Duration) {
 	// A connection that is closed says nothing, as an old kernel does.
 	_ = raw.Control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			busy = time.Duration(info.Busy_time) * time.Microsecond
+			busy = time.Duration(info.Busy_time-min(info.Busy_time, info.Rwnd_limited)) * time.Microsecond
 		}
 	})
 	return busy

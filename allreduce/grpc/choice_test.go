@@ -8,14 +8,15 @@ import (
 // imagined is a link and a coder as they might be: bytes a second and a ratio.
 type imagined struct {
 	link, coder, ratio float64
-	overhead           float64 // of coding, on values a second, beyond what the coder's speed says
+	overhead           float64 // of coding, on what the link carries
+	toll               float64 // of coding, on the ring's pace
 }
 
 func (i imagined) rate(on bool) float64 {
 	if !on {
 		return i.link
 	}
-	return min(i.link/i.ratio, i.coder) * (1 - i.overhead)
+	return i.link / i.ratio * (1 - i.overhead)
 }
 
 // run lets n windows pass; it returns how many were coded and how often coding
@@ -26,7 +27,11 @@ func (i imagined) run(c *choice, n int) (on, settled int) {
 		if c.on {
 			on++
 		}
-		if c.next(window{values: int64(i.rate(c.on)), busy: time.Second}) {
+		span := time.Second
+		if c.on {
+			span += time.Duration(i.toll * 1e9)
+		}
+		if c.next(window{values: int64(i.rate(c.on)), busy: time.Second, span: span}) {
 			settled++
 		}
 	}
@@ -45,6 +50,7 @@ func TestChoice(t *testing.T) {
 		{"10 Gbit/s", false, imagined{link: 1.2e9, coder: 700e6, ratio: 0.7}},
 		{"a coder that just keeps up", true, imagined{link: 500e6, coder: 650e6, ratio: 0.7}},
 		{"predicted, but not found", false, imagined{link: 119e6, coder: 700e6, ratio: 0.8, overhead: 0.2}},
+		{"faster, but the cores are wanted elsewhere", false, imagined{link: 300e6, coder: 700e6, ratio: 0.8, toll: 0.4}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var ch choice

@@ -63,10 +63,13 @@ func CodingOf(t allreduce.Transport) CodingFigures {
 }
 
 const (
-	// windowTime and windowMessages are the least that a window holds: more than
-	// sockets' buffers swallow, and enough to average the scheduler out.
-	windowTime     = 100 * time.Millisecond
+	// windowTime and windowMessages are the least that a window holds, to average
+	// the scheduler out.
+	windowTime     = 200 * time.Millisecond
 	windowMessages = 32
+	// pause is how long nothing must be under way for it to count as the ring's
+	// pause: its hops follow one another much faster, steps much slower.
+	pause = 20 * time.Millisecond
 	// sampleEvery is how many messages are sent for one that is coded only to
 	// measure, idleSampleEvery where that can hardly change anything.
 	sampleEvery     = 32
@@ -84,7 +87,7 @@ type coding struct {
 	mu       sync.Mutex
 	choice   choice
 	underway int       // messages taken from the queue and not yet written
-	since    time.Time // until then window.busy counts
+	since    time.Time // until then the window's times count
 	window   window
 	messages int // in the window
 	look     int // messages at which to look whether it is long enough
@@ -94,7 +97,8 @@ type coding struct {
 }
 
 // socket is a connection that messages are written to. What its buffers hold is
-// written, to gRPC, but takes the link's time, so its own clock counts too.
+// written, to gRPC, but takes the network's time: where it has a clock of its own,
+// that one counts.
 type socket struct {
 	busy func() time.Duration
 	then time.Duration // at the window's beginning
@@ -102,7 +106,7 @@ type socket struct {
 
 // figures is called with mu held.
 func (c *coding) figures() CodingFigures {
-	f := CodingFigures{Plain: c.choice.plain, Coded: c.choice.coded, Coder: c.choice.coder, Ratio: c.choice.ratio}
+	f := CodingFigures{Plain: c.choice.plain.link, Coded: c.choice.coded.link, Coder: c.choice.coder, Ratio: c.choice.ratio}
 	f.On = c.mode == CodeAlways || c.mode == CodeAuto && c.choice.on != c.choice.trial
 	return f
 }
@@ -144,8 +148,12 @@ func (c *coding) written(now time.Time, values int) {
 
 // advance brings the window's time up to now. Called with mu held.
 func (c *coding) advance(now time.Time) {
+	d := now.Sub(c.since)
 	if c.underway > 0 {
-		c.window.busy += now.Sub(c.since)
+		c.window.busy += d
+	}
+	if c.underway > 0 || d < pause {
+		c.window.span += d
 	}
 	c.since = now
 }
@@ -158,33 +166,43 @@ func (c *coding) tick(now time.Time) (settled bool) {
 		return false
 	}
 	w := c.window
-	for _, s := range c.sockets {
-		w.busy = max(w.busy, s.busy()-s.then)
-	}
-	if w.busy < windowTime {
+	if w.span < windowTime {
 		c.look = c.messages + windowMessages
 		return false
 	}
-	for i, s := range c.sockets {
-		c.sockets[i].then = s.busy()
+	if busy := c.network(); busy > 0 {
+		w.busy = busy
 	}
 	c.window, c.messages, c.look = window{}, 0, 0
 	switch c.mode {
 	case CodeAlways:
-		c.choice.coded = blend(c.choice.coded, float64(w.values)/w.busy.Seconds())
+		c.choice.on = true
+		c.choice.learn(w)
 	case CodeNever:
-		c.choice.plain = blend(c.choice.plain, float64(w.values)/w.busy.Seconds())
+		c.choice.learn(w)
 	default:
 		return c.choice.next(w)
 	}
 	return false
 }
 
+// network is how long the network took since the last call: the longest of the
+// sockets', which work side by side. 0 where that is not known. Called with mu held.
+func (c *coding) network() (busy time.Duration) {
+	for i := range c.sockets {
+		s := &c.sockets[i]
+		now := s.busy()
+		busy = max(busy, now-s.then)
+		s.then = now
+	}
+	return busy
+}
+
 // encoded takes in how long values took to code, and what was left of them.
 func (c *coding) encoded(values, left int, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.enc = blend(c.enc, perSecond(values, took))
+	c.enc = blend(c.enc, perSecond(int64(values), took))
 	c.choice.ratio = blend(c.choice.ratio, float64(left)/float64(values))
 	c.slower()
 }
@@ -193,7 +211,7 @@ func (c *coding) encoded(values, left int, took time.Duration) {
 func (c *coding) decoded(values int, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.dec = blend(c.dec, perSecond(values, took))
+	c.dec = blend(c.dec, perSecond(int64(values), took))
 	c.slower()
 }
 
@@ -203,8 +221,4 @@ func (c *coding) slower() {
 	if c.enc > 0 && c.dec > 0 {
 		c.choice.coder = min(c.enc, c.dec)
 	}
-}
-
-func perSecond(n int, d time.Duration) float64 {
-	return float64(n) / max(d, time.Microsecond).Seconds()
 }

@@ -287,8 +287,8 @@ func TestCodingCountsTheSocketsTime(t *testing.T) {
 		if code, _ := c.begin(now); code {
 			took = 8 * time.Millisecond
 		}
-		now = now.Add(time.Microsecond)
-		c.written(now, 1_000_000)
+		c.written(now.Add(time.Microsecond), 1_000_000)
+		now = now.Add(took)
 		busy += took
 	}
 	if f := c.figures(); !f.On || math.Abs(f.Plain/100e6-1) > 0.02 || math.Abs(f.Coded/125e6-1) > 0.02 {
@@ -302,7 +302,7 @@ func TestSamplesAreRare(t *testing.T) {
 		coder   float64
 		samples int
 	}{{700e6, 64}, {50e6, 2}} {
-		m := coding{choice: choice{plain: 100e6, coder: c.coder, ratio: 1}}
+		m := coding{choice: choice{plain: rates{link: 100e6}, coder: c.coder, ratio: 1}}
 		samples := 0
 		for range 64 * sampleEvery {
 			if _, sample := m.begin(time.Unix(0, 0)); sample {

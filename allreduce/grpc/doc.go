@@ -24,5 +24,5 @@
 // handshake (see hello); response headers mean that the neighbour has joined
 // the same generation, a status FailedPrecondition that it refused, and why.
 // Each message begins with four bytes: "LSR1", a ring message (see
-// allreduce.Header), or "LSA1", the sender's reason to give up, as text.
+// allreduce.Header), its payload plain or coded (see coding), or "LSA1", the sender's reason to give up, as text.
 package ringgrpc
