@@ -27,6 +27,8 @@ func TestSameBits(t *testing.T) {
 		{name: "avx2 kernels", settings: []string{"LOCKSTEP_SIMD=avx2"}, args: []string{"--workers", "2"}},
 		{name: "evaluations between", args: []string{"--workers", "2", "--eval-every", "1"}},
 		{name: "16 bits, 3 workers", args: []string{"--workers", "3", "--wire", "16"}, like: []string{"--wire", "16"}},
+		{name: "16 bits, coded", args: []string{"--workers", "3", "--wire", "16", "--coding", "on"}, like: []string{"--wire", "16"}},
+		{name: "16 bits, never coded", args: []string{"--workers", "2", "--wire", "16", "--coding", "off"}, like: []string{"--wire", "16"}},
 		{name: "16 bits, 5 workers", args: []string{"--workers", "5", "--wire", "16"}, like: []string{"--wire", "16"}},
 	}
 	for _, c := range cases {
