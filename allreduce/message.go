@@ -109,6 +109,10 @@ func NewBuffer(n int) *Buffer {
 // Message returns the buffer as a message without a header, which owns it.
 func (b *Buffer) Message() Message { return Message{Payload: b.pieces[:], owner: b} }
 
+// Truncate shortens the payload to its first n bytes. Messages made before keep
+// their header alone.
+func (b *Buffer) Truncate(n int) { b.pieces[0] = b.pieces[0][:n] }
+
 // Frame returns the payload with the last head bytes of the headroom in front.
 // The pointer is good until Free.
 func (b *Buffer) Frame(head int) *[]byte {

@@ -27,7 +27,7 @@
 // handshake (see hello); response headers mean that the neighbour has joined
 // the same generation, a status FailedPrecondition that it refused, and why.
 // Each message begins with four bytes: "LSR1", a ring message (see
-// allreduce.Header), or "LSA1", the sender's reason to give up, as text.
+// allreduce.Header), its payload plain or coded (see coding), or "LSA1", the sender's reason to give up, as text.
 //
 // Neighbours on one host move messages through memory that they share instead
 // (package shm), if Config.Sharing lets them; Ways tells. The offer is in the request

@@ -95,6 +95,9 @@ func (l *link) read(s grpc.ServerStream) error {
 			return l.peerError(l.left(), &allreduce.PeerAbortedError{Reason: f.reason})
 		}
 		f.message.Bound = l.shared.out.Load() != nil // a copy costs less than sending it this way
+		if f.coded {
+			l.coding.decoded(f.message.Len(), f.decoding)
+		}
 		if err := l.inbox.Deliver(s.Context(), f.message); err != nil {
 			return l.peerError(l.left(), err)
 		}

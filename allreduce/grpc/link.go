@@ -28,6 +28,7 @@ type link struct {
 	rank, size int
 	rightAddr  string
 	inbox      *allreduce.Inbox
+	coding     coding
 
 	ctx    context.Context // of the client streams
 	cancel context.CancelFunc
@@ -69,6 +70,7 @@ func newLink(n *Node, generation uint64, rank, size int, rightAddr string) *link
 		rightGone: make(chan struct{}),
 		rightDone: make(chan struct{}),
 	}
+	l.coding.mode, l.coding.report = n.cfg.Coding, n.cfg.CodingChanged
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }

@@ -56,6 +56,11 @@ type Config struct {
 	// Region is the memory that is then shared with the right neighbour. Payloads
 	// that are longer than its slots go over gRPC.
 	Region shm.Geometry
+	// Coding says whether 16-bit data is coded on its way to the right neighbour.
+	Coding Coding
+	// CodingChanged, if not nil, is told when a link starts or stops coding. It
+	// must not block.
+	CodingChanged func(CodingFigures)
 }
 
 // DefaultConfig returns a Config for which the caller sets Run and Credentials.
@@ -89,6 +94,9 @@ func (c Config) Validate() error {
 	}
 	if err := c.Region.Validate(); err != nil && c.Sharing != ShareNever {
 		faults = append(faults, fmt.Errorf("config.Region: %w", err))
+	}
+	if c.Coding > CodeAlways {
+		faults = append(faults, fmt.Errorf("config.Coding is %d, must be CodeAuto, CodeNever or CodeAlways", c.Coding))
 	}
 	if len(faults) == 0 {
 		return nil

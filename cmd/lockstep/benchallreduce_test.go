@@ -55,6 +55,26 @@ func TestBenchAllreduce(t *testing.T) {
 	}
 }
 
+// The bits are compared before anything is timed, with coding as without.
+func TestBenchAllreduceCodes(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"on", "off", "auto"} {
+		var r allreduceReport
+		lockstep(t, 0, allreduceBench("--workers", "2", "--wire", "16", "--replicas", "2", "--transport", "grpc", "--coding", mode)...).lastLine(&r)
+		c := r.Coding
+		if c == nil || c.Mode != mode || c.Links != 2 || r.Replicas != 4 {
+			t.Errorf("%s: %+v, coding %+v", mode, r, c)
+			continue
+		}
+		if mode == "on" && (c.On != 2 || c.Ratio < 0.5 || c.Ratio > 0.9) {
+			t.Errorf("%s: %+v", mode, *c)
+		}
+		if mode == "off" && (c.On != 0 || c.Ratio != 0 || c.Coded != 0) {
+			t.Errorf("%s: %+v", mode, *c)
+		}
+	}
+}
+
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Abs(b) }
 
 func TestBenchAllreduceRefuses(t *testing.T) {
@@ -62,6 +82,7 @@ func TestBenchAllreduceRefuses(t *testing.T) {
 	type refusal struct{ args, want []string }
 	refusals := []refusal{
 		{[]string{"--workers", "0", "--elements", "0", "--rounds", "0", "--wire", "8"}, []string{"--workers 0", "--elements 0", "--rounds 0", "--wire 8"}},
+		{[]string{"--coding", "zip", "--replicas", "0"}, []string{"--coding zip", "auto, on or off", "--replicas 0"}},
 		{[]string{"--transport", "carrier"}, []string{"--transport carrier", "auto, grpc and shm"}},
 		{[]string{"--elements", "2000000000", "--bucket", "1024"}, []string{"--bucket 1024", "buckets"}},
 		{[]string{"--timeout", "1s", "--compute", "2s"}, []string{"--timeout 1s"}},

@@ -23,6 +23,7 @@ type jobOptions struct {
 	ringListen string
 	transport  string // how ring neighbours are reached
 	advertise  string // host that neighbours dial; empty: the one listened on
+	coding     string // as --coding names it
 	log        *slog.Logger
 }
 
@@ -71,7 +72,7 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		return nil, err
 	}
 	closers = append(closers, engine.Close)
-	r, err := openRings(run, o.ringListen, s.wire, o.transport, sec)
+	r, err := openRings(run, o.ringListen, s.wire, o.transport, o.coding, sec)
 	if err != nil {
 		return nil, err
 	}

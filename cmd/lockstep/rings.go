@@ -40,12 +40,16 @@ type rings struct {
 	served chan error
 	addr   string
 	wire   allreduce.Wire
-	log    *slog.Logger // told how neighbours are reached; nil for nobody
+	log    *slog.Logger // told how neighbours are reached, and when a link starts or stops coding; nil for nobody
 }
 
 // openRings listens for left neighbours and serves them until close. It is the one place where a transport is chosen.
-func openRings(run, listen string, wire int, transport string, sec *network) (*rings, error) {
+func openRings(run, listen string, wire int, transport, coding string, sec *network) (*rings, error) {
 	if err := checkTransport(transport); err != nil {
+		return nil, err
+	}
+	code, err := parseCoding(coding)
+	if err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", listen)
@@ -57,17 +61,44 @@ func openRings(run, listen string, wire int, transport string, sec *network) (*r
 	if cfg.Sharing, err = ringgrpc.ParseSharing(transport); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	r := &rings{}
+	cfg.Coding, cfg.CodingChanged = code, r.codingChanged
 	node, err := ringgrpc.NewNode(cfg)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	r := &rings{
+	*r = rings{
 		node: node, addr: l.Addr().String(), wire: allreduce.Wire(wire), served: make(chan error, 1),
 		server: grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(sec.server()))...),
 	}
 	node.Register(r.server)
 	go func() { r.served <- r.server.Serve(l) }()
 	return r, nil
+}
+
+// codingHelp describes the flag.
+const codingHelp = "send 16-bit values to the ring neighbour in coded form: auto, where that measures faster than the link; on; off. The bits are the same"
+
+const codingAuto = "auto"
+
+func parseCoding(name string) (ringgrpc.Coding, error) {
+	c, err := ringgrpc.ParseCoding(name)
+	if err != nil {
+		return c, fmt.Errorf("--coding %s: must be auto, on or off", name)
+	}
+	return c, nil
+}
+
+// codingChanged says that a link has started or stopped coding.
+func (r *rings) codingChanged(f ringgrpc.CodingFigures) {
+	if r.log == nil {
+		return
+	}
+	what := "the link to the right neighbour is slower than the coder: coding"
+	if !f.On {
+		what = "coding no longer pays on the link to the right neighbour"
+	}
+	r.log.Info(what, "figures", f)
 }
 
 func (r *rings) close() error {
@@ -109,11 +140,14 @@ func (r *rings) join(ctx context.Context, m worker.Membership, cfg allreduce.Con
 	if err != nil {
 		return nil, errors.Join(err, transport.Close())
 	}
-	return &ring{rg}, nil
+	return &ring{rg, transport}, nil
 }
 
 // ring gives the worker package one generation's ring.
-type ring struct{ *allreduce.Ring }
+type ring struct {
+	*allreduce.Ring
+	transport allreduce.Transport
+}
 
 // Mean implements worker.Ring.
 func (r ring) Mean(ctx context.Context, step uint64, bucket int, exact bool, local []worker.Contribution, dst []float32) error {

@@ -28,6 +28,7 @@ func trainCommand() *cobra.Command {
 	o := &runOptions{settings: newSettings(), listen: "127.0.0.1:0"}
 	var threads int
 	var transport string
+	var coding string
 	cmd := &cobra.Command{
 		Use:   "train",
 		Short: "Train on this machine: a coordinator and worker processes",
@@ -51,13 +52,17 @@ Ctrl-C ends the run in good order; --resume goes on with it, with any number of 
 			if err := checkTransport(transport); err != nil {
 				return err
 			}
-			return coordinate(cmd, o, &localCrew{o: o, threads: threads, transport: transport, stderr: cmd.ErrOrStderr()})
+			if _, err := parseCoding(coding); err != nil {
+				return err
+			}
+			return coordinate(cmd, o, &localCrew{o: o, threads: threads, transport: transport, coding: coding, stderr: cmd.ErrOrStderr()})
 		},
 	}
 	f := cmd.Flags()
 	o.addRunFlags(f)
 	f.IntVar(&threads, "threads", 0, "cores of each worker's engine; 0: this machine's, shared out")
 	f.StringVar(&transport, "transport", transportAuto, transportHelp)
+	f.StringVar(&coding, "coding", codingAuto, codingHelp)
 	o.sec.addFlags(f)
 	return cmd
 }
@@ -67,6 +72,7 @@ type localCrew struct {
 	o         *runOptions
 	threads   int // of each; 0: shared out
 	transport string
+	coding    string
 	stderr    io.Writer
 
 	mu     sync.Mutex // of stderr
@@ -142,6 +148,9 @@ func (c *localCrew) passOn() []string {
 	}
 	if c.o.sec.insecure {
 		out = append(out, "--insecure")
+	}
+	if c.coding != codingAuto {
+		out = append(out, "--coding", c.coding)
 	}
 	if c.o.verbose {
 		out = append(out, "--verbose")

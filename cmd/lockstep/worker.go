@@ -32,6 +32,7 @@ type workerOptions struct {
 	threads   int
 	decoders  int
 	wait      time.Duration
+	coding    string
 	otlp      string
 	verbose   bool
 	ofTrain   bool // started by train, which tells how the run ended
@@ -58,6 +59,9 @@ coordinator; one that is given here must be the same there. Only --data may diff
 			if err := checkTransport(o.transport); err != nil {
 				return err
 			}
+			if _, err := parseCoding(o.coding); err != nil {
+				return err
+			}
 			return work(cmd.Context(), o)
 		},
 	}
@@ -71,6 +75,7 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	f.StringVar(&o.advertise, "advertise", "", "host under which others reach this machine; empty: --listen's")
 	f.IntVar(&o.threads, "threads", 0, "cores for the engine; 0: all")
 	f.IntVar(&o.decoders, "decoders", 0, "goroutines that decode and augment; 0: by the number of cores")
+	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
 	f.DurationVar(&o.wait, "wait", time.Minute, "how long to try to reach the coordinator")
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector for traces")
@@ -154,7 +159,7 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, transport: o.transport, advertise: o.advertise, log: newLog(o.verbose, slog.LevelWarn, o.name)}
+	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, transport: o.transport, advertise: o.advertise, coding: o.coding, log: newLog(o.verbose, slog.LevelWarn, o.name)}
 	if _, given := o.settings.given()["data"]; given {
 		j.data = o.settings.data
 	}

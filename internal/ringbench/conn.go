@@ -43,6 +43,7 @@ type reply struct {
 	Took     time.Duration `json:"took,omitempty"`
 	Exposed  time.Duration `json:"exposed,omitempty"` // of Took, after the computing
 	CPU      time.Duration `json:"cpu,omitempty"`
+	Coding   *Coding       `json:"coding,omitempty"` // of a round
 }
 
 // conn carries messages: 4 bytes of length, little-endian, and JSON.

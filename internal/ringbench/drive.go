@@ -39,6 +39,7 @@ type Result struct {
 	Steps    []time.Duration // with a stand-in for computing
 	Exposed  []time.Duration // of them, after the computing
 	Buckets  int
+	Coding   []Coding // of each member's link, after the last round of the ring's
 }
 
 // driver holds the sessions.
@@ -52,7 +53,7 @@ type driver struct {
 
 // Drive runs a benchmark. The error names the member that failed or did not answer in time.
 func Drive(ctx context.Context, cfg Config) (*Result, error) {
-	cfg.Spec.Run, cfg.Spec.Replicas = rand.Text(), len(cfg.Members)
+	cfg.Spec.Run, cfg.Spec.Replicas = rand.Text(), len(cfg.Members)*cfg.Spec.hosts()
 	if err := cfg.Spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -162,11 +163,13 @@ const hops = 20
 func (d *driver) time(ctx context.Context, r *Result) error {
 	plain := len(d.cfg.Members) > 1
 	for range d.cfg.Rounds {
-		if err := d.round(ctx, d.next(opRound), &r.Rounds, nil, &r.CPU); err != nil {
+		replies, err := d.round(ctx, d.next(opRound), &r.Rounds, nil, &r.CPU)
+		if err != nil {
 			return err
 		}
+		r.coding(replies)
 		if plain {
-			if err := d.round(ctx, &request{Op: opRaw, Bytes: r.Bytes}, &r.Raw, nil, nil); err != nil {
+			if _, err := d.round(ctx, &request{Op: opRaw, Bytes: r.Bytes}, &r.Raw, nil, nil); err != nil {
 				return err
 			}
 		}
@@ -176,7 +179,7 @@ func (d *driver) time(ctx context.Context, r *Result) error {
 			break
 		}
 		var took []time.Duration
-		if err := d.round(ctx, &request{Op: opHop}, &took, nil, nil); err != nil {
+		if _, err := d.round(ctx, &request{Op: opHop}, &took, nil, nil); err != nil {
 			return err
 		}
 		if hop := took[0] / time.Duration(len(d.cfg.Members)); i == 0 || hop < r.Hop {
@@ -187,7 +190,7 @@ func (d *driver) time(ctx context.Context, r *Result) error {
 		if d.cfg.Spec.Compute == 0 {
 			break
 		}
-		if err := d.round(ctx, d.next(opStep), &r.Steps, &r.Exposed, nil); err != nil {
+		if _, err := d.round(ctx, d.next(opStep), &r.Steps, &r.Exposed, nil); err != nil {
 			return err
 		}
 	}
@@ -195,10 +198,10 @@ func (d *driver) time(ctx context.Context, r *Result) error {
 }
 
 // round has all members do one thing and adds the slowest one's time, and what it says of exposure and CPU time.
-func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Duration, cpu *time.Duration) error {
+func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Duration, cpu *time.Duration) ([]reply, error) {
 	replies, err := d.all(ctx, q)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var slowest, most time.Duration
 	for _, r := range replies {
@@ -211,5 +214,15 @@ func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Du
 	if exposed != nil {
 		*exposed = append(*exposed, most)
 	}
-	return nil
+	return replies, nil
+}
+
+// coding keeps what members say of coding.
+func (r *Result) coding(replies []reply) {
+	r.Coding = r.Coding[:0]
+	for _, a := range replies {
+		if a.Coding != nil {
+			r.Coding = append(r.Coding, *a.Coding)
+		}
+	}
 }
