@@ -24,7 +24,7 @@ func newCoders(t testing.TB, n int, withProxy bool, mode func(rank int) Coding) 
 	out := make([]*worker, n)
 	for i := range out {
 		cfg := DefaultConfig()
-		cfg.Run, cfg.Credentials, cfg.Lanes, cfg.Coding = run, insecure.NewCredentials(), 1+i%2, mode(i)
+		cfg.Run, cfg.Credentials, cfg.Lanes, cfg.Coding, cfg.Sharing = run, insecure.NewCredentials(), 1+i%2, mode(i), ShareNever
 		out[i] = newWorkerOf(t, cfg, withProxy)
 	}
 	return out
@@ -140,7 +140,11 @@ func TestKilledWhileCoding(t *testing.T) {
 	spent := workers[1].proxy.after(300_000)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		<-spent
+		select {
+		case <-spent:
+		case <-time.After(time.Minute):
+			t.Error("the proxy has not seen so many bytes")
+		}
 		workers[1].proxy.reset()
 		workers[2].proxy.reset()
 	})
