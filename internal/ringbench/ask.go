@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -71,28 +72,41 @@ func (d *driver) each(ctx context.Context, ask func(member int) *request) ([]rep
 		d.asking.Go(func() { answers <- d.ask(i, ask(i)) }) // ends within Timeout, or when close closes the connection
 	}
 	replies := make([]reply, len(d.conns))
-	var first *answered
+	var failed []answered
 	var grace <-chan time.Time
 	for range d.conns {
 		select {
 		case a := <-answers:
 			replies[a.member] = a.reply
-			if a.err != nil && (first == nil || a.gone && !first.gone) {
-				first = &a
+			if a.err == nil {
+				continue
 			}
-			if a.err != nil && grace == nil {
+			if failed = append(failed, a); grace == nil {
 				grace = time.After(afterFirst)
 			}
 		case <-grace:
-			return nil, first.err
+			return nil, blame(failed)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
-	if first != nil {
-		return nil, first.err
+	if failed != nil {
+		return nil, blame(failed)
 	}
 	return replies, nil
+}
+
+// blame tells what went wrong: that a member is gone, if one is, or else what each has to say, for any of them may be the cause of the others'.
+func blame(failed []answered) error {
+	slices.SortFunc(failed, func(a, b answered) int { return a.member - b.member })
+	var all []error
+	for _, a := range failed {
+		if a.gone {
+			return a.err
+		}
+		all = append(all, a.err)
+	}
+	return errors.Join(all...)
 }
 
 func (d *driver) ask(member int, q *request) answered {
