@@ -96,15 +96,18 @@ func (d *driver) each(ctx context.Context, ask func(member int) *request) ([]rep
 	return replies, nil
 }
 
-// blame tells what went wrong: that a member is gone, if one is, or else what each has to say, for any of them may be the cause of the others'.
+// blame tells what went wrong: which members are gone, if any are, or else what each has to say, for any of them may be the cause of the
+// others'.
 func blame(failed []answered) error {
 	slices.SortFunc(failed, func(a, b answered) int { return a.member - b.member })
-	var all []error
+	var gone, all []error
 	for _, a := range failed {
-		if a.gone {
-			return a.err
+		if all = append(all, a.err); a.gone {
+			gone = append(gone, a.err)
 		}
-		all = append(all, a.err)
+	}
+	if gone != nil {
+		return errors.Join(gone...)
 	}
 	return errors.Join(all...)
 }
