@@ -89,17 +89,20 @@ func joinAll(t testing.TB, workers []*worker, generation uint64, replicas int, t
 	defer cancel()
 	rings := make([]*allreduce.Ring, len(workers))
 	var g errgroup.Group
+	var addresses []string
+	for _, w := range workers {
+		addresses = append(addresses, w.addr)
+	}
 	for rank, w := range workers {
 		g.Go(func() error {
-			right := workers[(rank+1)%len(workers)].addr
-			transport, err := w.node.Join(ctx, generation, rank, len(workers), right)
-			if err != nil {
-				return err
-			}
 			cfg := allreduce.DefaultConfig()
 			cfg.Run, cfg.Generation, cfg.Rank, cfg.Size, cfg.Replicas = run, generation, rank, len(workers), replicas
 			if tweak != nil {
 				tweak(&cfg)
+			}
+			transport, err := w.node.JoinGroups(ctx, generation, rank, cfg.Group, addresses)
+			if err != nil {
+				return err
 			}
 			rings[rank], err = allreduce.New(cfg, transport)
 			return err

@@ -23,8 +23,8 @@ const (
 	// abortGrace bounds the wait to tell the right neighbour why we gave up.
 	abortGrace = 250 * time.Millisecond
 	// maxWaiting bounds the streams that wait for this node to join a
-	// generation: one neighbour's lanes, some retries.
-	maxWaiting = 4 * maxLanes
+	// generation: the lanes of two neighbours, some retries.
+	maxWaiting = 6 * maxLanes
 )
 
 // Config describes a Node.
