@@ -39,7 +39,8 @@ type StepReport struct {
 	LR        float64
 	Start     time.Time
 	End       time.Time
-	StateHash string // at the end of a window only
+	Tail      time.Duration // after its last backward pass until the last bucket was there
+	StateHash string        // at the end of a window only
 }
 
 // EvalReport holds a worker's share of an evaluation; LossSum is in units of 2^-32.
@@ -232,7 +233,8 @@ type Progress struct {
 	Loss            float64 // of the newest step
 	Top1            float64 // share of the newest step's images, 0 to 1
 	LR              float64
-	ImagesPerSecond float64 // smoothed over the last steps
+	ImagesPerSecond float64       // smoothed over the last steps
+	Tail            time.Duration // of the newest step that all workers have committed, see StepDone
 	Remaining       time.Duration
 	Warning         bool   // Event is something to look into
 	Event           string // a line for people; empty for an ordinary step
@@ -263,6 +265,9 @@ type Report struct {
 type StepDone struct {
 	Step       uint64 // committed steps, this one included
 	Start, End time.Time
+	// Tail is what of the all-reduce no computing hid: the least of the workers' tails, for the others also waited until the slowest
+	// had computed.
+	Tail time.Duration
 }
 
 // Finish is the last action: the run is over. Err is nil for a run that did all its steps, else one of this package's errors.
@@ -276,9 +281,10 @@ type Result struct {
 	Step            uint64 // committed steps that are saved in Path or, without a store, that were done
 	Hash            string // of the state at Step; empty if unknown
 	Loss            float64
-	ImagesPerSecond float64     // over all training but the first step; evaluations do not count
-	Evaluation      *Evaluation // the newest, nil without any
-	Path            string      // newest checkpoint, empty without any
+	ImagesPerSecond float64       // over all training but the first step; evaluations do not count
+	Tail            time.Duration // a step's, likewise
+	Evaluation      *Evaluation   // the newest, nil without any
+	Path            string        // newest checkpoint, empty without any
 }
 
 func (Welcome) action()   {}

@@ -112,7 +112,7 @@ func (m *Machine) conclude() {
 
 // result is what the run came to.
 func (m *Machine) result() Result {
-	r := Result{Step: m.stored, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Evaluation: m.eval, Path: m.path}
+	r := Result{Step: m.stored, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Tail: m.meter.averageTail(), Evaluation: m.eval, Path: m.path}
 	if m.cfg.NoStore || m.ending.kind == endCompleted {
 		r.Step = max(m.stored, m.meter.step)
 	}

@@ -14,6 +14,9 @@ type meter struct {
 	firstN   uint64
 	training time.Duration // all later steps' time, and their images
 	images   uint64
+	tail     time.Duration // of the newest step that everybody has committed; the sum over all but the first; how many there were
+	tails    time.Duration
+	observed uint64
 }
 
 // smoothing is the weight of the newest step. Larger and the time left jumps about; smaller and a changed pace shows too late.
@@ -43,6 +46,22 @@ func (t *meter) add(r StepReport, opensWindow bool) {
 	t.training += took
 	t.images += r.Images
 	t.smooth += time.Duration(float64(smoothing * float64(took-t.smooth)))
+}
+
+// observe takes a step that everybody has committed.
+func (t *meter) observe(s StepDone) {
+	t.tail = s.Tail
+	if t.observed++; t.observed > 1 { // the first step warms caches and connections up
+		t.tails += s.Tail
+	}
+}
+
+// averageTail is the mean over all steps but the first; of the first if there is no other.
+func (t *meter) averageTail() time.Duration {
+	if t.observed < 2 {
+		return t.tail
+	}
+	return t.tails / time.Duration(t.observed-1)
 }
 
 // current is the smoothed pace in images per second, 0 before the first step.

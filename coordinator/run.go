@@ -117,7 +117,7 @@ func (m *Machine) count(r StepReport) {
 		return 0
 	})
 	if !found {
-		m.spans = slices.Insert(m.spans, i, StepDone{Step: r.Step, Start: r.Start, End: r.End})
+		m.spans = slices.Insert(m.spans, i, StepDone{Step: r.Step, Start: r.Start, End: r.End, Tail: r.Tail})
 		return
 	}
 	s := &m.spans[i]
@@ -127,6 +127,7 @@ func (m *Machine) count(r StepReport) {
 	if r.End.After(s.End) {
 		s.End = r.End
 	}
+	s.Tail = min(s.Tail, r.Tail)
 }
 
 // observe hands out the steps that every worker has committed.
@@ -137,6 +138,7 @@ func (m *Machine) observe() {
 				return
 			}
 		}
+		m.meter.observe(m.spans[0])
 		m.emit(m.spans[0])
 		m.spans = m.spans[1:]
 	}
@@ -247,7 +249,7 @@ func (m *Machine) laggards() []string {
 func (m *Machine) progress() Progress {
 	p := Progress{
 		Epoch: float64(m.meter.step) / m.cfg.StepsPerEpoch, Step: m.meter.step, Total: m.cfg.TotalSteps,
-		Loss: m.meter.loss, Top1: m.meter.top1, LR: m.meter.lr, ImagesPerSecond: m.meter.current(m.cfg.GlobalBatch),
+		Loss: m.meter.loss, Top1: m.meter.top1, LR: m.meter.lr, ImagesPerSecond: m.meter.current(m.cfg.GlobalBatch), Tail: m.meter.tail,
 	}
 	if p.Step < p.Total {
 		p.Remaining = time.Duration(float64(p.Total-p.Step) * float64(m.meter.smooth))

@@ -159,8 +159,15 @@ func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event
 				p.t.Fatal(err)
 			}
 		}
+		var tail time.Duration
+		if kv["tail"] != "" {
+			var err error
+			if tail, err = time.ParseDuration(kv["tail"]); err != nil {
+				p.t.Fatal(err)
+			}
+		}
 		start := time.Unix(0, 0).Add(time.Duration(step-1) * took)
-		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(took), StateHash: kv["hash"]}
+		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(took), Tail: tail, StateHash: kv["hash"]}
 	case "eval":
 		return EvalReport{Worker: arg, Step: step, Images: p.number(kv["images"]), Correct1: p.number(kv["right"]), LossSum: int64(p.number(kv["images"])) << 31}
 	case "aborted":
@@ -228,6 +235,14 @@ func (p *player) configure(kv map[string]string) {
 	p.m.Step(Tick{p.now})
 }
 
+// withTail names a tail where a script gives any.
+func withTail(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return " tail=" + d.String()
+}
+
 // describe writes an action on a line.
 func describe(a Action) string {
 	switch a := a.(type) {
@@ -251,14 +266,14 @@ func describe(a Action) string {
 			return fmt.Sprintf("tell warning=%v %s", a.Progress.Warning, a.Progress.Event)
 		}
 		p := a.Progress
-		return fmt.Sprintf("progress step=%d/%d epoch=%.1f loss=%.3f top1=%.2f lr=%v images/s=%.0f left=%v", p.Step, p.Total, p.Epoch, p.Loss, p.Top1, p.LR, p.ImagesPerSecond, p.Remaining)
+		return fmt.Sprintf("progress step=%d/%d epoch=%.1f loss=%.3f top1=%.2f lr=%v images/s=%.0f left=%v%s", p.Step, p.Total, p.Epoch, p.Loss, p.Top1, p.LR, p.ImagesPerSecond, p.Remaining, withTail(p.Tail))
 	case StepDone:
-		return fmt.Sprintf("done step=%d took=%v", a.Step, a.End.Sub(a.Start))
+		return fmt.Sprintf("done step=%d took=%v%s", a.Step, a.End.Sub(a.Start), withTail(a.Tail))
 	case Store:
 		return fmt.Sprintf("store step=%d from %s schedule=%s", a.Step, a.Worker, a.Schedule)
 	case Finish:
 		r := a.Result
-		return fmt.Sprintf("finish step=%d hash=%q path=%q images/s=%.0f err=%v", r.Step, r.Hash, r.Path, r.ImagesPerSecond, a.Err)
+		return fmt.Sprintf("finish step=%d hash=%q path=%q images/s=%.0f%s err=%v", r.Step, r.Hash, r.Path, r.ImagesPerSecond, withTail(r.Tail), a.Err)
 	}
 	return fmt.Sprintf("%T%+v", a, a)
 }

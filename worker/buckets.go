@@ -13,29 +13,38 @@ const (
 	maxBucket = 1 << 20
 )
 
-// span is a run [lo, hi) of the flat parameter vector.
-type span struct{ lo, hi int }
+// Span is a run [Lo, Hi) of the flat parameter vector.
+type Span struct{ Lo, Hi int }
 
-// bucketSpans cuts n parameters into buckets in the order in which the backward pass finishes them: from the end
+// BucketSpans cuts n parameters into buckets in the order in which the backward pass finishes them: from the end
 // of the vector to its start. It depends on n alone, and aims at 16 buckets, so that the last is a small part of the whole.
-func bucketSpans(n int) []span {
-	size := min(max(n/16, minBucket), maxBucket) / grain * grain
-	var out []span
+func BucketSpans(n int) []Span {
+	return CutSpans(n, min(max(n/16, minBucket), maxBucket)/grain*grain)
+}
+
+// CutSpans cuts n parameters in that order into buckets of a size of the caller's choice, rounded up to whole blocks. The last may be smaller.
+func CutSpans(n, size int) []Span {
+	size = max(1, (size+grain-1)/grain) * grain
+	var out []Span
 	for hi := n; hi > 0; {
 		lo := max(0, (hi-1)/grain*grain-size+grain)
-		out = append(out, span{lo, hi})
+		out = append(out, Span{lo, hi})
 		hi = lo
 	}
 	return out
 }
 
+// StatisticsLen is how many values the bucket of statistics has that follows a step's gradients, for a network with so many
+// normalised channels (core.Network.NormLen).
+func StatisticsLen(norms int) int { return newStatistics(norms).size }
+
 // readiness counts down what is missing of each bucket while a backward pass announces final runs.
 type readiness struct {
-	spans   []span
+	spans   []Span
 	missing []int
 }
 
-func newReadiness(spans []span) *readiness {
+func newReadiness(spans []Span) *readiness {
 	r := &readiness{spans: spans, missing: make([]int, len(spans))}
 	r.reset()
 	return r
@@ -43,14 +52,14 @@ func newReadiness(spans []span) *readiness {
 
 func (r *readiness) reset() {
 	for i, s := range r.spans {
-		r.missing[i] = s.hi - s.lo
+		r.missing[i] = s.Hi - s.Lo
 	}
 }
 
 // done marks [lo, hi) final and calls complete for each bucket that has everything now, in bucket order.
 func (r *readiness) done(lo, hi int, complete func(bucket int)) {
 	for i, s := range r.spans {
-		overlap := min(hi, s.hi) - max(lo, s.lo)
+		overlap := min(hi, s.Hi) - max(lo, s.Lo)
 		if overlap <= 0 {
 			continue
 		}

@@ -10,19 +10,19 @@ import (
 
 func TestBucketSpans(t *testing.T) {
 	for _, n := range []int{1, 1023, 1024, 1025, 64<<10 - 1, 64 << 10, 64<<10 + 1, 269722, 11689512, 25557032, 60192808} {
-		spans := bucketSpans(n)
+		spans := BucketSpans(n)
 		end := n
 		for i, s := range spans {
-			if s.hi != end || s.lo >= s.hi {
+			if s.Hi != end || s.Lo >= s.Hi {
 				t.Fatalf("%d parameters: bucket %d is %v, the one before began at %d", n, i, s, end)
 			}
-			if s.lo%grain != 0 {
-				t.Errorf("%d parameters: bucket %d begins at %d, not on a block", n, i, s.lo)
+			if s.Lo%grain != 0 {
+				t.Errorf("%d parameters: bucket %d begins at %d, not on a block", n, i, s.Lo)
 			}
-			if s.hi-s.lo > maxBucket {
-				t.Errorf("%d parameters: bucket %d has %d values", n, i, s.hi-s.lo)
+			if s.Hi-s.Lo > maxBucket {
+				t.Errorf("%d parameters: bucket %d has %d values", n, i, s.Hi-s.Lo)
 			}
-			end = s.lo
+			end = s.Lo
 		}
 		if end != 0 {
 			t.Errorf("%d parameters: the first %d are in no bucket", n, end)
@@ -37,7 +37,7 @@ func TestBucketSpans(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 5*minBucket).Draw(t, "n")
-		r := newReadiness(bucketSpans(n))
+		r := newReadiness(BucketSpans(n))
 		for range 2 { // a reset makes it as good as new
 			r.reset()
 			done := map[int]int{}
@@ -49,7 +49,7 @@ func TestReadiness(t *testing.T) {
 				}
 				r.done(lo, hi, func(b int) {
 					done[b]++
-					for i := r.spans[b].lo; i < r.spans[b].hi; i++ {
+					for i := r.spans[b].Lo; i < r.spans[b].Hi; i++ {
 						if !announced[i] {
 							t.Fatalf("bucket %d completed before value %d", b, i)
 						}

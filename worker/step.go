@@ -18,7 +18,7 @@ import (
 type trainer struct {
 	job    *Job
 	tracer trace.Tracer
-	spans  []span
+	spans  []Span
 	ready  *readiness
 	layout statistics
 
@@ -37,7 +37,7 @@ type stepResult struct {
 }
 
 func newTrainer(j *Job, tracer trace.Tracer) *trainer {
-	spans := bucketSpans(j.Network.ParamLen())
+	spans := BucketSpans(j.Network.ParamLen())
 	layout := newStatistics(j.Network.NormLen())
 	return &trainer{
 		job: j, tracer: tracer, spans: spans, ready: newReadiness(spans), layout: layout,
@@ -72,19 +72,12 @@ func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []i
 	trainErr := t.compute(gctx, group, ring, step, replicas, batches.Replica)
 	computed := time.Now()
 	res.compute = computed.Sub(res.start) - res.dataWait
+	_, tail := t.tracer.Start(ctx, "ring wait")
 	ringErr := group.Wait()
+	tail.End()
 	res.ringWait = time.Since(computed)
-	if ringErr != nil && trainErr == nil {
-		// A neighbour that has heard of a bad value gives the ring up, and its host may learn of that before the verdict on the value itself.
-		if bad := t.findNonFinite(step, replicas); bad != nil {
-			return res, bad
-		}
-	}
-	if ringErr != nil {
-		return res, t.explain(step, ringErr)
-	}
-	if trainErr != nil {
-		return res, fmt.Errorf("step %d: %w", step, trainErr)
+	if err := t.verdict(step, replicas, trainErr, ringErr); err != nil {
+		return res, err
 	}
 	res.metrics = t.layout.unpack(t.total, t.reduced, t.job.Replicas)
 	_, update := t.tracer.Start(ctx, "update")
@@ -97,6 +90,23 @@ func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []i
 	}
 	res.end = time.Now()
 	return res, nil
+}
+
+// verdict says what kept a step from being committed, nil if nothing did.
+func (t *trainer) verdict(step uint64, replicas []int, trainErr, ringErr error) error {
+	if ringErr != nil && trainErr == nil {
+		// A neighbour that has heard of a bad value gives the ring up, and its host may learn of that before the verdict on the value itself.
+		if bad := t.findNonFinite(step, replicas); bad != nil {
+			return bad
+		}
+	}
+	if ringErr != nil {
+		return t.explain(step, ringErr)
+	}
+	if trainErr != nil {
+		return fmt.Errorf("step %d: %w", step, trainErr)
+	}
+	return nil
 }
 
 // compute runs the hosted replicas one after another and sets each bucket going once the last of them has it. An error
@@ -155,10 +165,10 @@ func (t *trainer) reduce(ctx context.Context, group *errgroup.Group, ring Ring, 
 	s := t.spans[b]
 	local := make([]Contribution, len(replicas))
 	for i, r := range replicas {
-		local[i] = Contribution{Replica: r, Values: t.grads[i].Values[s.lo:s.hi]}
+		local[i] = Contribution{Replica: r, Values: t.grads[i].Values[s.Lo:s.Hi]}
 	}
 	group.Go(func() error {
-		return t.traced(ctx, ring, step, b, false, local, t.reduced.Values[s.lo:s.hi])
+		return t.traced(ctx, ring, step, b, false, local, t.reduced.Values[s.Lo:s.Hi])
 	})
 }
 
@@ -210,7 +220,7 @@ func (e *NonFiniteError) Error() string {
 func (t *trainer) findNonFinite(step uint64, replicas []int) error {
 	for b, s := range t.spans {
 		for i, replica := range replicas {
-			if at := firstNonFinite(t.grads[i].Values[s.lo:s.hi]); at >= 0 {
+			if at := firstNonFinite(t.grads[i].Values[s.Lo:s.Hi]); at >= 0 {
 				return &NonFiniteError{Step: step, Replica: replica, Where: t.valueName(b, at)}
 			}
 		}
@@ -249,7 +259,7 @@ func (t *trainer) valueName(bucket, index int) string {
 	if bucket == len(t.spans) {
 		return t.statisticName(index)
 	}
-	p, i := t.job.Network.ParamAt(t.spans[bucket].lo + index)
+	p, i := t.job.Network.ParamAt(t.spans[bucket].Lo + index)
 	return fmt.Sprintf("the gradient of %s[%d]", p.Name, i)
 }
 

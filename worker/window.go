@@ -131,6 +131,8 @@ func (w *Worker) oneStep(ctx context.Context, ring Ring, p *pb.Plan, pl place, s
 		sp.SetStatus(codes.Error, err.Error())
 		return nil, err
 	}
+	sp.SetAttributes(attribute.Float64("lockstep.data_wait_seconds", res.dataWait.Seconds()),
+		attribute.Float64("lockstep.compute_seconds", res.compute.Seconds()), attribute.Float64("lockstep.ring_wait_seconds", res.ringWait.Seconds()))
 	done := step + 1
 	w.committed.Store(done)
 	report := stepReport(res, done, lr)

@@ -223,8 +223,8 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	if o.sec.identity != nil {
 		cfg.TLS = o.sec.identity.Server()
 	}
-	cfg.StepObserver = func(step uint64, start, end time.Time) {
-		tele.RecordStep(context.Background(), name, step-1, start, end)
+	cfg.StepObserver = func(s coordinator.StepDone) {
+		tele.RecordStep(context.Background(), name, s.Step-1, s.Start, s.End, s.Tail)
 	}
 	return cfg
 }
@@ -301,6 +301,7 @@ type runReport struct {
 	Loss            float64  `json:"loss"`
 	ImagesPerSecond float64  `json:"images_per_second"`
 	Workers         int      `json:"workers"`
+	TailSeconds     float64  `json:"tail_seconds"`   // of a step, the all-reduce that no computing hid
 	Top1            *float64 `json:"top1,omitempty"` // of the newest evaluation, 0..1
 	Top5            *float64 `json:"top5,omitempty"`
 	TestLoss        *float64 `json:"test_loss,omitempty"`
@@ -309,7 +310,7 @@ type runReport struct {
 }
 
 func report(w io.Writer, o *runOptions, p *prepared, res server.Result) error {
-	r := runReport{Step: res.Step, Hash: res.Hash, Loss: res.Loss, ImagesPerSecond: res.ImagesPerSecond, Workers: o.workers, Out: o.out, Checkpoint: res.Path}
+	r := runReport{Step: res.Step, Hash: res.Hash, Loss: res.Loss, ImagesPerSecond: res.ImagesPerSecond, Workers: o.workers, TailSeconds: res.Tail.Seconds(), Out: o.out, Checkpoint: res.Path}
 	if e := res.Evaluation; e != nil && e.Images > 0 {
 		t1, t5 := e.Top1(), float64(e.Correct5)/float64(e.Images)
 		r.Top1, r.Top5, r.TestLoss = &t1, &t5, &e.Loss
@@ -321,7 +322,7 @@ func report(w io.Writer, o *runOptions, p *prepared, res server.Result) error {
 		_, err := fmt.Fprintf(w, "%s: step %d of %d, nothing was left to do\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Hash, r.Checkpoint)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%s: step %d of %d, loss %.4f, %.0f img/s\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Loss, r.ImagesPerSecond, r.Hash, r.Checkpoint)
+	_, err := fmt.Fprintf(w, "%s: step %d of %d, loss %.4f, %.0f img/s, all-reduce's tail %s a step\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Loss, r.ImagesPerSecond, milliseconds(res.Tail), r.Hash, r.Checkpoint)
 	if err == nil && r.Top1 != nil {
 		_, err = fmt.Fprintf(w, "test: top-1 %.2f %%, top-5 %.2f %%, loss %.4f\n", 100**r.Top1, 100**r.Top5, *r.TestLoss)
 	}

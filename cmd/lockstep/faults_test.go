@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,8 +65,8 @@ func TestInterruptBeforeWorkers(t *testing.T) {
 	resumed(t, out, kept(t, out), 2)
 }
 
-// children finds the worker processes that a train has started, by name.
-func children(t *testing.T, parent *process) map[string]int {
+// childCommands finds the processes that a process has started, and their command lines.
+func childCommands(t *testing.T, parent *process) map[int][]string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("finds worker processes in /proc")
@@ -74,7 +75,7 @@ func children(t *testing.T, parent *process) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := map[string]int{}
+	found := map[int][]string{}
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if err != nil {
@@ -88,11 +89,20 @@ func children(t *testing.T, parent *process) map[string]int {
 		if err != nil {
 			continue
 		}
-		words := strings.Split(string(args), "\x00")
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
 			t.Fatal(err)
 		}
+		found[pid] = strings.Split(string(args), "\x00")
+	}
+	return found
+}
+
+// children finds the worker processes that a train has started, by name.
+func children(t *testing.T, parent *process) map[string]int {
+	t.Helper()
+	found := map[string]int{}
+	for pid, words := range childCommands(t, parent) {
 		for i, w := range words {
 			if w == "--name" {
 				found[words[i+1]] = pid
@@ -100,6 +110,22 @@ func children(t *testing.T, parent *process) map[string]int {
 		}
 	}
 	return found
+}
+
+// childOf waits until a process has started one of its own, and gives that.
+func childOf(t *testing.T, parent *process) int {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
+		for pid, words := range childCommands(t, parent) {
+			if slices.Contains(words, "--serve") { // not the moment between fork and exec
+				return pid
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v has started nothing within %v", parent.cmd.Args[1:], patience)
+		}
+	}
 }
 
 // gone waits until a process has ended.

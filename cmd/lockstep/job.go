@@ -70,7 +70,7 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		return nil, err
 	}
 	closers = append(closers, engine.Close)
-	r, err := openRings(run, o.ringListen, s.wire, sec)
+	r, err := openRings(run, o.ringListen, s.wire, transportAuto, sec)
 	if err != nil {
 		return nil, err
 	}

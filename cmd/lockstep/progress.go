@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,9 +64,16 @@ func (p *progressPrinter) step(g coordinator.Progress) {
 	}
 	if now := time.Now(); g.Step != p.shown && (now.Sub(p.last) >= every || g.Step == g.Total) {
 		p.last, p.shown = now, g.Step
-		p.line(fmt.Sprintf("epoch %.2f  step %d/%d  loss %.4f  top-1 %.1f %%  LR %.4g  %.0f img/s  %s left",
-			g.Epoch, g.Step, g.Total, g.Loss, 100*g.Top1, g.LR, g.ImagesPerSecond, g.Remaining.Round(time.Second)))
+		p.line(fmt.Sprintf("epoch %.2f  step %d/%d  loss %.4f  top-1 %.1f %%  LR %.4g  %.0f img/s  tail %s  %s left",
+			g.Epoch, g.Step, g.Total, g.Loss, 100*g.Top1, g.LR, g.ImagesPerSecond, milliseconds(g.Tail), g.Remaining.Round(time.Second)))
 	}
+}
+
+// milliseconds writes a short time, with three digits while it is below a second.
+func milliseconds(d time.Duration) string {
+	ms := d.Seconds() * 1e3
+	digits := max(0, 2-int(math.Log10(max(ms, 1))))
+	return strconv.FormatFloat(ms, 'f', digits, 64) + " ms"
 }
 
 // evaluated is told every evaluation.

@@ -14,6 +14,24 @@ import (
 	"github.com/lockstep-ml/lockstep/worker"
 )
 
+// The ways to a ring neighbour, as flags name them. auto is the trainer's own choice.
+const (
+	transportAuto = "auto"
+	transportGRPC = "grpc"
+	transportSHM  = "shm"
+)
+
+// checkTransport refuses what openRings could not make.
+func checkTransport(name string) error {
+	switch name {
+	case transportAuto, transportGRPC:
+		return nil
+	case transportSHM:
+		return errors.New("--transport shm: this build has no ring over shared memory yet; say grpc or auto")
+	}
+	return fmt.Errorf("--transport %s: the transports are auto, grpc and shm", name)
+}
+
 // rings gives the worker package the exact ring over gRPC.
 type rings struct {
 	node   *ringgrpc.Node
@@ -23,8 +41,11 @@ type rings struct {
 	wire   allreduce.Wire
 }
 
-// openRings listens for left neighbours and serves them until close.
-func openRings(run, listen string, wire int, sec *network) (*rings, error) {
+// openRings listens for left neighbours and serves them until close. It is the one place where a transport is chosen.
+func openRings(run, listen string, wire int, transport string, sec *network) (*rings, error) {
+	if err := checkTransport(transport); err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening for ring neighbours: %w", err)
@@ -55,7 +76,15 @@ const beginTimeout = 10 * time.Minute
 
 // Join implements worker.Rings.
 func (r *rings) Join(ctx context.Context, m worker.Membership) (worker.Ring, error) {
-	cfg := allreduce.DefaultConfig()
+	rg, err := r.join(ctx, m, allreduce.DefaultConfig(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return rg, nil
+}
+
+// join makes a generation's ring. wrap, if not nil, is put round its transport.
+func (r *rings) join(ctx context.Context, m worker.Membership, cfg allreduce.Config, wrap func(allreduce.Transport) allreduce.Transport) (*ring, error) {
 	cfg.Run, cfg.Generation, cfg.Wire = m.Run, m.Generation, r.wire
 	cfg.Rank, cfg.Size, cfg.Replicas, cfg.Names = m.Rank, len(m.Names), m.Replicas, m.Names
 	// A bucket begins when the slowest worker's backward pass has reached it: minutes, for a deep network on a slow core.
@@ -65,11 +94,14 @@ func (r *rings) Join(ctx context.Context, m worker.Membership) (worker.Ring, err
 	if err != nil {
 		return nil, err
 	}
+	if wrap != nil {
+		transport = wrap(transport)
+	}
 	rg, err := allreduce.New(cfg, transport)
 	if err != nil {
 		return nil, errors.Join(err, transport.Close())
 	}
-	return ring{rg}, nil
+	return &ring{rg}, nil
 }
 
 // ring gives the worker package one generation's ring.

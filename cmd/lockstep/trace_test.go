@@ -140,7 +140,7 @@ func checkTrace(t *testing.T, id string, spans []received, workers int) string {
 	for i := range workers {
 		n := names[fmt.Sprintf("worker w%d", i+1)]
 		buckets := n["all-reduce"]
-		if n["worker step"] != 1 || n["data wait"] != 1 || n["update"] != 1 || n["forward"] == 0 || n["forward"] != n["backward"] || buckets < 3 {
+		if n["worker step"] != 1 || n["data wait"] != 1 || n["update"] != 1 || n["ring wait"] != 1 || n["forward"] == 0 || n["forward"] != n["backward"] || buckets < 3 {
 			t.Errorf("step %s, worker w%d has the spans %v", step, i+1, n)
 		}
 		if other := names["worker w1"]["all-reduce"]; buckets != other {

@@ -186,7 +186,7 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	case *pb.WorkerMessage_Step:
 		r := b.Step
 		return coordinator.StepReport{Worker: worker, Step: r.Step, Loss: r.Loss, Images: r.Images, Correct1: r.Correct1, LR: r.LearningRate,
-			Start: time.Unix(0, r.StartUnixNanos), End: time.Unix(0, r.EndUnixNanos), StateHash: clip(r.StateHash)}
+			Start: time.Unix(0, r.StartUnixNanos), End: time.Unix(0, r.EndUnixNanos), Tail: time.Duration(max(0, r.RingWaitNanos)), StateHash: clip(r.StateHash)}
 	case *pb.WorkerMessage_Eval:
 		r := b.Eval
 		return coordinator.EvalReport{Worker: worker, Step: r.Step, Images: r.Images, Correct1: r.Correct1, Correct5: r.Correct5, LossSum: r.LossSum}

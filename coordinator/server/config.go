@@ -57,9 +57,8 @@ type Config struct {
 	Progress func(coordinator.Progress)
 	// Evaluated is called with every complete evaluation.
 	Evaluated func(coordinator.Evaluation)
-	// StepObserver is called when every worker has committed a step, which lasted from the first one's start to the last one's end.
-	// step counts committed steps, this one included.
-	StepObserver func(step uint64, start, end time.Time)
+	// StepObserver is called when every worker has committed a step.
+	StepObserver func(coordinator.StepDone)
 	// Log takes what is for operators; nil discards it.
 	Log *slog.Logger
 

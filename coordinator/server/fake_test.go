@@ -254,7 +254,7 @@ func (f *fake) train(p *pb.Plan) {
 			return
 		}
 		f.step = s
-		r := &pb.StepReport{Step: s, Loss: 2 / float64(s), Images: 64, Correct1: 32, LearningRate: 0.1, StartUnixNanos: int64(s) * 1e9, EndUnixNanos: int64(s+1) * 1e9}
+		r := &pb.StepReport{Step: s, Loss: 2 / float64(s), Images: 64, Correct1: 32, LearningRate: 0.1, StartUnixNanos: int64(s) * 1e9, EndUnixNanos: int64(s+1) * 1e9, RingWaitNanos: int64(s) * 1e6}
 		if s == p.UntilStep {
 			r.StateHash = stateAt(f.init, s).Hash()
 			if f.spoil {

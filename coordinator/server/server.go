@@ -253,7 +253,7 @@ func (s *Server) carryOut(action coordinator.Action) {
 		s.report(a)
 	case coordinator.StepDone:
 		if s.cfg.StepObserver != nil {
-			s.cfg.StepObserver(a.Step, a.Start, a.End)
+			s.cfg.StepObserver(a)
 		}
 	default:
 		panic(fmt.Sprintf("coordinator server: action %T is unknown", action))

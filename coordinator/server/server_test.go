@@ -27,10 +27,10 @@ func TestWholeRun(t *testing.T) {
 	var observed []uint64
 	var evals []coordinator.Evaluation
 	var steps []uint64
-	cfg.StepObserver = func(step uint64, start, end time.Time) {
-		observed = append(observed, step)
-		if end.Sub(start) != time.Second {
-			t.Errorf("step %d lasted %v, want 1s", step, end.Sub(start))
+	cfg.StepObserver = func(s coordinator.StepDone) {
+		observed = append(observed, s.Step)
+		if took, want := s.End.Sub(s.Start), time.Duration(s.Step)*time.Millisecond; took != time.Second || s.Tail != want {
+			t.Errorf("step %d lasted %v with a tail of %v, want 1s and %v", s.Step, took, s.Tail, want)
 		}
 	}
 	cfg.Evaluated = func(e coordinator.Evaluation) { evals = append(evals, e) }

@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+// AvailableMemory is how many bytes this process may still take, which New holds an engine's arena against; false where nobody says.
+func AvailableMemory() (int64, bool) { return availableMemory() }
+
 // availableMemory is how many bytes this process may still take; false where nobody says.
 func availableMemory() (int64, bool) {
 	if runtime.GOOS != "linux" {

@@ -72,7 +72,7 @@ func TestOneTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		if process == "coordinator" {
-			tele.RecordStep(ctx, "run", 7, begun, begun.Add(time.Second))
+			tele.RecordStep(ctx, "run", 7, begun, begun.Add(time.Second), time.Millisecond)
 		} else {
 			_, sp := tele.Tracer().Start(telemetry.StepContext(ctx, "run", 7), "worker step")
 			sp.End()
@@ -90,6 +90,15 @@ func TestOneTrace(t *testing.T) {
 	want := telemetry.StepID("run", 7)
 	if got := trace.TraceID(root.TraceId); got != want.TraceID() || root.Name != "step" || len(root.ParentSpanId) != 0 {
 		t.Errorf("root span %q of trace %s with parent %x", root.Name, got, root.ParentSpanId)
+	}
+	tail := 0.0
+	for _, a := range root.Attributes {
+		if a.Key == "lockstep.tail_seconds" {
+			tail = a.Value.GetDoubleValue()
+		}
+	}
+	if tail != 0.001 {
+		t.Errorf("the root span has a tail of %g s, want 0.001", tail)
 	}
 	if string(child.TraceId) != string(root.TraceId) || string(child.ParentSpanId) != string(root.SpanId) {
 		t.Errorf("the worker's span is of trace %x under %x, want %x under %x", child.TraceId, child.ParentSpanId, root.TraceId, root.SpanId)

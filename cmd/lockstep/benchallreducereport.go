@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/core/resnet"
+	"github.com/lockstep-ml/lockstep/internal/ringbench"
+	"github.com/lockstep-ml/lockstep/worker"
+)
+
+// resnet50Elements is how many parameters ResNet-50 has.
+const resnet50Elements = 25557032
+
+// allreduceReport is what `lockstep bench allreduce` reports.
+type allreduceReport struct {
+	Seconds         float64 `json:"seconds"`
+	BestSeconds     float64 `json:"best_seconds"`
+	BusGBPerS       float64 `json:"bus_gb_per_s"`
+	AlgorithmGBPerS float64 `json:"algorithm_gb_per_s"`
+	CPUSecondsPerGB float64 `json:"cpu_seconds_per_gb"`
+	RawTCPGBPerS    float64 `json:"raw_tcp_gb_per_s"` // 0 for one worker
+	ShareOfRawTCP   float64 `json:"share_of_raw_tcp"`
+	HopSeconds      float64 `json:"hop_seconds"`
+	Workers         int     `json:"workers"`
+	Elements        int     `json:"elements"`
+	Buckets         int     `json:"buckets"`
+	Wire            int     `json:"wire"`
+	Transport       string  `json:"transport"`
+	TLS             bool    `json:"tls"`
+	SentBytes       int64   `json:"sent_bytes"`
+	Messages        int64   `json:"messages"`
+	Rounds          int     `json:"rounds"`
+	ComputeSeconds  float64 `json:"compute_seconds,omitempty"`
+	StepSeconds     float64 `json:"step_seconds,omitempty"`
+	ExposedSeconds  float64 `json:"exposed_seconds,omitempty"`
+	Ready           string  `json:"ready,omitempty"` // how the buckets are spread over the backward pass
+}
+
+// The ways to spread buckets over a backward pass.
+const (
+	readyByLayers = "by multiply-adds of ResNet-50's layers"
+	readyEvenly   = "evenly"
+)
+
+// spec says what is reduced, and how its buckets become ready.
+func (o *allreduceOptions) spec() (s ringbench.Spec, spread string, err error) {
+	spans := worker.BucketSpans(o.elements)
+	if o.bucket > 0 {
+		spans = worker.CutSpans(o.elements, min(o.bucket, o.elements))
+	}
+	if len(spans) > ringbench.MaxBuckets {
+		return s, "", fmt.Errorf("--bucket %d makes %d buckets, at most %d are allowed", o.bucket, len(spans), ringbench.MaxBuckets)
+	}
+	s = ringbench.Spec{Link: ringbench.Link{Wire: o.wire, Transport: o.transport}, Elements: o.elements, Compute: o.compute}
+	done, spread := func(lo int) float64 { return 1 - float64(lo)/float64(o.elements) }, readyEvenly
+	if o.elements == resnet50Elements {
+		net, err := resnet.Build("resnet50", 0)
+		if err != nil {
+			return s, "", err
+		}
+		if done, err = backwardDone(net); err != nil {
+			return s, "", err
+		}
+		s.Statistics, spread = worker.StatisticsLen(net.NormLen()), readyByLayers
+	}
+	for _, b := range spans {
+		// A third of a step is the forward pass: the backward pass has two products for each of its one.
+		s.Buckets = append(s.Buckets, ringbench.Bucket{Lo: b.Lo, Hi: b.Hi, Ready: min(1, (1+2*done(b.Lo))/3)})
+	}
+	return s, spread, nil
+}
+
+// backwardDone gives the share of the backward pass, by multiply-adds, after which the gradients from a parameter to the vector's end are final.
+func backwardDone(net *core.Network) (func(lo int) float64, error) {
+	macs, err := net.MultiplyAdds(net.Resolution)
+	if err != nil {
+		return nil, err
+	}
+	total := int64(0)
+	for _, m := range macs {
+		total += m
+	}
+	return func(lo int) float64 {
+		p, _ := net.ParamAt(lo)
+		cost := int64(0)
+		for node := p.Node; node < len(macs); node++ {
+			cost += macs[node]
+		}
+		return float64(cost) / float64(total)
+	}, nil
+}
+
+func newAllreduceReport(o *allreduceOptions, workers int, spread string, res *ringbench.Result) *allreduceReport {
+	seconds := median(res.Rounds).Seconds()
+	gb := 4 * float64(o.elements) / 1e9
+	r := &allreduceReport{
+		Seconds: seconds, BestSeconds: slices.Min(res.Rounds).Seconds(), AlgorithmGBPerS: gb / seconds,
+		CPUSecondsPerGB: res.CPU.Seconds() / (gb * float64(len(res.Rounds))), HopSeconds: res.Hop.Seconds(),
+		Workers: workers, Elements: o.elements, Wire: o.wire, Transport: o.transport, TLS: o.sec.identity != nil,
+		SentBytes: res.Bytes, Messages: res.Messages, Rounds: len(res.Rounds), Buckets: res.Buckets,
+	}
+	r.BusGBPerS = r.AlgorithmGBPerS * 2 * float64(workers-1) / float64(workers)
+	if len(res.Raw) > 0 {
+		raw := median(res.Raw).Seconds()
+		r.RawTCPGBPerS, r.ShareOfRawTCP = float64(res.Bytes)/1e9/raw, raw/seconds
+	}
+	if len(res.Steps) > 0 {
+		r.ComputeSeconds, r.Ready = o.compute.Seconds(), spread
+		r.StepSeconds, r.ExposedSeconds = median(res.Steps).Seconds(), median(res.Exposed).Seconds()
+	}
+	return r
+}
+
+// median sorts; of an even number it takes the later one.
+func median(d []time.Duration) time.Duration {
+	d = slices.Sorted(slices.Values(d))
+	return d[len(d)/2]
+}
+
+func (r *allreduceReport) write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, r)
+	}
+	fmt.Fprintf(w, "%d workers, %d values in %d buckets, %d bits on the wire, %s: the bits are those of a ring of one worker\n", r.Workers, r.Elements, r.Buckets, r.Wire, r.Transport)
+	fmt.Fprintf(w, "%.4f s, best %.4f s: %.2f GB/s of gradient, %.2f GB/s on the bus, %.2f CPU seconds a GB\n", r.Seconds, r.BestSeconds, r.AlgorithmGBPerS, r.BusGBPerS, r.CPUSecondsPerGB)
+	_, err := fmt.Fprintf(w, "a worker sends %s in %d messages a round\n", size(r.SentBytes), r.Messages)
+	if r.Workers > 1 && err == nil {
+		plain := "plain TCP"
+		if r.TLS {
+			plain = "plain TLS"
+		}
+		_, err = fmt.Fprintf(w, "%s moves as much at %.2f GB/s: the ring reaches %.0f %% of it; %.0f us to a neighbour\n", plain, r.RawTCPGBPerS, 100*r.ShareOfRawTCP, 1e6*r.HopSeconds)
+	}
+	if r.StepSeconds > 0 && err == nil {
+		_, err = fmt.Fprintf(w, "a step with %.3f s of computing, buckets ready %s: %.3f s, of which %.4f s (%.1f %%) are after the computing\n",
+			r.ComputeSeconds, r.Ready, r.StepSeconds, r.ExposedSeconds, 100*r.ExposedSeconds/r.StepSeconds)
+	}
+	return err
+}

@@ -1,0 +1,49 @@
+package ringbench
+
+import "context"
+
+// Rings is one process's part in the rings of a session.
+type Rings interface {
+	// Address is where the left neighbour dials.
+	Address() string
+	// Join connects a place in the ring of a generation. It blocks until the neighbours are reached or ctx ends. A counted ring counts what
+	// it sends, at some cost; it is never timed.
+	Join(ctx context.Context, p Place, counted bool) (Ring, error)
+	// Close frees what neighbours dial; rings are closed before.
+	Close() error
+}
+
+// Place is a process's place in a ring.
+type Place struct {
+	Generation uint64   `json:"generation"`
+	Rank       int      `json:"rank"`
+	Names      []string `json:"names"`     // for errors
+	Addresses  []string `json:"addresses"` // Rings.Address of each rank
+	Raw        []string `json:"raw"`       // where each rank's plain TCP ring is dialled
+}
+
+func (p *Place) right() int { return (p.Rank + 1) % len(p.Names) }
+
+// Ring averages buckets over the replicas, one a place.
+type Ring interface {
+	// Mean writes the mean over all replicas to dst; hosted maps this process's replicas to their values. Calls for different buckets may run
+	// concurrently; a pair (step, bucket) comes once. exact asks for 32-bit blocks whatever the wire is.
+	Mean(ctx context.Context, step uint64, bucket int, exact bool, hosted []Hosted, dst []float32) error
+	// Sent is what a counted ring has sent so far.
+	Sent() (messages, bytes int64)
+	Close() error
+}
+
+// Hosted is a replica's part of a bucket.
+type Hosted struct {
+	Replica int
+	Values  []float32
+}
+
+// Link says which ring a session wants.
+type Link struct {
+	Run       string `json:"run"` // drawn at random: it also keeps strangers out of the plain ring
+	Wire      int    `json:"wire"`
+	Transport string `json:"transport"`
+	Replicas  int    `json:"replicas"`
+}
