@@ -35,7 +35,7 @@ func (o *networkOptions) overLab(ctx context.Context, lab *netlab.Lab) (*allredu
 		}
 	}
 	cmd := lab.Hub(ctx, self, "bench", "allreduce", "--json", "--insecure", "--hosts", strings.Join(m.addresses, ","),
-		"--elements", fmt.Sprint(o.elements), "--bucket", fmt.Sprint(o.bucket), "--wire", fmt.Sprint(o.wire), "--transport", o.transport,
+		"--elements", fmt.Sprint(o.elements), "--bucket", fmt.Sprint(o.bucket), "--wire", fmt.Sprint(o.wire), "--transport", o.transport, "--group", o.group.String(),
 		"--rounds", fmt.Sprint(o.rounds), "--compute", o.compute.String(), "--timeout", o.timeout.String())
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said

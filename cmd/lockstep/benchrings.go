@@ -50,7 +50,7 @@ const benchHop = time.Minute
 
 // Join implements ringbench.Rings.
 func (r *benchRings) Join(ctx context.Context, p ringbench.Place, counted bool) (ringbench.Ring, error) {
-	m := worker.Membership{Run: r.link.Run, Generation: p.Generation, Rank: p.Rank, Names: p.Names, Addresses: p.Addresses, Replicas: r.link.Replicas}
+	m := worker.Membership{Run: r.link.Run, Generation: p.Generation, Rank: p.Rank, Names: p.Names, Addresses: p.Addresses, Replicas: r.link.Replicas, Group: p.Group}
 	cfg := allreduce.DefaultConfig()
 	cfg.HopTimeout = benchHop
 	var count counter
