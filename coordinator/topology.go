@@ -39,7 +39,7 @@ func ChooseGroup(workers int, t Traffic) int {
 	}
 	best, flat := 1, t.Estimate(workers, 1)
 	least := time.Duration(float64(flat) * (1 - worthwhile))
-	for g := 2; g < workers; g++ {
+	for g := workers / 2; g > 1; g-- { // of equals the largest, which sends the smallest messages
 		if workers%g != 0 {
 			continue
 		}

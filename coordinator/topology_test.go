@@ -28,7 +28,7 @@ func TestChooseGroup(t *testing.T) {
 		{"a prime has no groups", 7, resnet20(20*ms, 1e8), 1},
 		{"no links like that", 16, resnet20(time.Hour, 1e8), 1},
 		{"slow links, few bytes, square", 9, resnet20(ms, 1e9), 3},
-		{"slow links, few bytes", 8, resnet20(ms, 1e9), 2},
+		{"slow links, few bytes", 8, resnet20(ms, 1e9), 4},
 		{"slow links, few bytes, many workers", 64, resnet20(ms, 1e9), 8},
 		{"one host: bytes and messages decide", 8, resnet50(30*us, 1e9), 1},
 		{"the link is what takes long", 8, resnet50(ms, 1e8), 1},
