@@ -180,7 +180,7 @@ func follow(t *testing.T, ctx context.Context, data Data, change func(*Config), 
 			return nil, err
 		}
 		return &Job{Network: network, Engine: e, Data: data, Rings: alone{}, Replicas: testReplicas, ReplicaBatch: testBatch,
-			SGD: core.SGD{Momentum: 0.9}, Close: e.Close}, nil
+			WireBits: 32, SGD: core.SGD{Momentum: 0.9}, Close: e.Close}, nil
 	}
 	if change != nil {
 		change(&cfg)
