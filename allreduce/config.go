@@ -96,7 +96,7 @@ func (c Config) Validate() error {
 	bad(c.Size < 1 || c.Size > MaxSize, "Size is %d, must be 1..%d", c.Size, MaxSize)
 	bad(c.Rank < 0 || c.Rank >= c.Size, "Rank is %d, must be 0..Size-1 (Size is %d)", c.Rank, c.Size)
 	if err := CheckGroup(c.Size, c.Group); err != nil && c.Size >= 1 {
-		faults = append(faults, fmt.Errorf("Group is wrong: %w", err))
+		faults = append(faults, fmt.Errorf("config.Group: %w", err))
 	}
 	bad(c.Replicas < 1 || c.Replicas > MaxReplicas, "Replicas is %d, must be 1..%d", c.Replicas, MaxReplicas)
 	bad(!c.Wire.Valid(), "Wire is %d, must be 32 or 16", uint8(c.Wire))
