@@ -14,7 +14,7 @@ import (
 const (
 	helloKey     = "lockstep-ring-hello-bin"
 	helloMagic   = 0x3148534c // "LSH1"
-	helloVersion = 3
+	helloVersion = 4
 	helloFixed   = 31
 	maxRunName   = 512
 	// maxLanes bounds the connections that a neighbour can make this worker wait for.
@@ -24,7 +24,7 @@ const (
 // hello is the handshake, from a worker to its right neighbour. Little-endian:
 //
 //	 0  4  magic "LSH1"
-//	 4  2  version of the protocol, 3
+//	 4  2  version of the protocol, 4
 //	 6  2  sender's rank among all workers
 //	 8  2  number of all workers
 //	10  8  generation
