@@ -63,9 +63,11 @@ type Config struct {
 	// SegmentBytes is the payload of one data message. Smaller ones overlap
 	// better, larger ones cost fewer messages. Must be the same on all workers.
 	SegmentBytes int
-	// Window is how many segments a worker may send ahead of what it has
-	// received: it bounds the memory that a bucket takes in a neighbour to about
-	// Size*Window segments, and hides the delay of the link.
+	// Window is how many segments of its own a worker has on their way round the
+	// ring, over all buckets; each bucket may always have one. It hides the delay
+	// of the link, and bounds what is stored in a neighbour to about Size*Window
+	// segments and one for each bucket. Less keeps more in the cache. Workers may
+	// differ in it.
 	Window int
 	// Names says, for errors only, what each rank is called (an address, a
 	// worker's name). Nil, or Size long.
@@ -80,7 +82,7 @@ func DefaultConfig() Config {
 		BeginTimeout: 60 * time.Second,
 		HopTimeout:   8 * time.Second,
 		SegmentBytes: 256 << 10,
-		Window:       8,
+		Window:       16,
 	}
 }
 

@@ -274,11 +274,12 @@ func (p *pass) apply(h *hop, segment int, out, in []byte, lo, hi int) {
 		return
 	case h.adds == heldSum:
 		fixed.Add(out, in, p.sums[segment].part(lo, hi, p.width), p.wire)
-		in = out
+		if in = out; h.whole {
+			p.fixed.Decode(in, lo, hi)
+		}
 	case out != nil:
-		copy(out, in)
-	}
-	if h.adds == nothing || h.whole {
+		p.fixed.DecodeCopy(out, in, lo, hi)
+	default:
 		p.fixed.Decode(in, lo, hi)
 	}
 	if h.held {

@@ -41,8 +41,9 @@ func (p Phase) Level() Level {
 	return Inner
 }
 
-// exponents says whether the phase is an exponent pass.
-func (p Phase) exponents() bool { return p == PhaseExponents || p == PhaseOuterExponents }
+// Exponents says whether the phase is an exponent pass: its payloads are codes of
+// blocks, not values.
+func (p Phase) Exponents() bool { return p == PhaseExponents || p == PhaseOuterExponents }
 
 // String returns the phase's name as errors give it.
 func (p Phase) String() string {

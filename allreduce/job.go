@@ -158,7 +158,7 @@ func (j *job) left(p Phase) int { return j.r.seats[p.Level()].Left() }
 
 // timeout is how long a wait of a phase may last.
 func (j *job) timeout(p Phase) time.Duration {
-	if p.exponents() {
+	if p.Exponents() {
 		return j.r.cfg.BeginTimeout
 	}
 	return j.r.cfg.HopTimeout

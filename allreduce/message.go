@@ -1,8 +1,9 @@
 package allreduce
 
 import (
-	"hash/crc32"
 	"math/bits"
+
+	"github.com/lockstep-ml/lockstep/internal/crc32c"
 )
 
 // Owner is told when a payload's memory is no longer in use.
@@ -64,7 +65,7 @@ func (m Message) Free() {
 // add counts b, the next bytes written to the payload, into its checksum.
 func (m *Message) add(b []byte) {
 	if !m.Unsummed {
-		m.sum = crc32.Update(m.sum, castagnoli, b)
+		m.sum = crc32c.Update(m.sum, b)
 	}
 }
 
@@ -107,6 +108,10 @@ func NewBuffer(n int) *Buffer {
 
 // Message returns the buffer as a message without a header, which owns it.
 func (b *Buffer) Message() Message { return Message{Payload: b.pieces[:], owner: b} }
+
+// Truncate shortens the payload to its first n bytes. Messages made before keep
+// their header alone.
+func (b *Buffer) Truncate(n int) { b.pieces[0] = b.pieces[0][:n] }
 
 // Frame returns the payload with the last head bytes of the headroom in front.
 // The pointer is good until Free.

@@ -1,6 +1,6 @@
 package allreduce
 
-import "hash/crc32"
+import "github.com/lockstep-ml/lockstep/internal/crc32c"
 
 // stride is how many bytes of a payload are summed, checked and added at a
 // time: what is read and written of them then stays in the first-level cache.
@@ -25,7 +25,7 @@ func (r *reader) runs(m *Message, lo int, f func(in []byte, lo, hi int)) (sum ui
 			part := piece[:min(stride, len(piece))]
 			piece = piece[len(part):]
 			if !m.Unsummed {
-				sum = crc32.Update(sum, castagnoli, part)
+				sum = crc32c.Update(sum, part)
 			}
 			r.run(part, f)
 		}
@@ -59,7 +59,7 @@ func payloadSum(m *Message) (sum uint32) {
 		return 0
 	}
 	for _, piece := range m.Payload {
-		sum = crc32.Update(sum, castagnoli, piece)
+		sum = crc32c.Update(sum, piece)
 	}
 	return sum
 }

@@ -1,6 +1,9 @@
 package fixed
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // Bucket is a bucket as one worker holds it once its exponents are agreed. Methods only read
 // the Bucket, so they may run at the same time on different values.
@@ -28,20 +31,51 @@ func (b *Bucket) Decode(in []byte, lo, hi int) {
 	none.run(nil, in, true, lo, hi)
 }
 
+// DecodeCopy is Decode that also sets out to in, in one pass.
+func (b *Bucket) DecodeCopy(out, in []byte, lo, hi int) {
+	none := Bucket{Grid: b.Grid, Codes: b.Codes, Dst: b.Dst}
+	none.run(out, in, true, lo, hi)
+}
+
 // run cuts lo..hi at the blocks' borders.
 func (b *Bucket) run(out, in []byte, decode bool, lo, hi int) {
 	b.check(out, in, lo, hi)
-	w, most := b.Grid.wire.Bytes(), b.perCall()
+	w, most, stream := b.Grid.wire.Bytes(), b.perCall(), decode && b.streams()
+	// Filled in field by field: a copy of it made at once would be read back in wider words than it was written in, and wait
+	// for all that the block before wrote to memory.
+	p := piece{replicas: b.Replicas}
 	for first := lo; lo < hi; {
 		end := min(hi, lo+most, (lo/BlockSize+1)*BlockSize)
+		whole := lo%streamAlign == 0
+		if stream && !whole {
+			end = min(end, lo+streamAlign-lo%streamAlign)
+		}
 		from, to := (lo-first)*w, (end-first)*w
-		p := piece{n: end - lo, out: cut(out, from, to), in: cut(in, from, to), replicas: b.Replicas, at: lo}
+		p.n, p.at, p.stream = end-lo, lo, stream && whole
+		p.out, p.in = cut(out, from, to), cut(in, from, to)
 		if decode {
 			p.dst = b.Dst[lo:end]
 		}
 		b.Grid.reduce(&p, b.Codes[lo/BlockSize])
 		lo = end
 	}
+	if stream {
+		fence()
+	}
+}
+
+const (
+	// streamAlign is the alignment, in values, of what is written past the caches: the widest vector.
+	streamAlign = 16
+	// streamFrom is the length of a bucket, in values, from which Dst is written past the caches. That saves reading the lines that are
+	// about to be overwritten, half as much again as the result; but who reads a result that the second-level cache could hold has to
+	// fetch it from memory then.
+	streamFrom = 1 << 19
+)
+
+// streams says whether Dst is written past the caches.
+func (b *Bucket) streams() bool {
+	return len(b.Dst) >= b.Grid.streamFrom && uintptr(unsafe.Pointer(unsafe.SliceData(b.Dst)))%(4*streamAlign) == 0
 }
 
 // perCall is how many values a kernel takes at once: fewer than a block where many replicas are hosted, since the scheduler
@@ -74,7 +108,7 @@ func (b *Bucket) check(out, in []byte, lo, hi int) {
 // reduce treats one piece of a block with the given code.
 func (g *Grid) reduce(p *piece, code byte) {
 	if code != codeZero {
-		p.scale = g.scale(code)
+		p.scale.set(g, code)
 		reduce(g.family, p)
 		return
 	}

@@ -13,7 +13,7 @@ const (
 )
 
 // MaxCodes raises codes, Blocks(len(v)) of them, to what v needs, block by block.
-func MaxCodes(codes []byte, v []float32) { maxCodes(chosen, codes, v) }
+func MaxCodes(codes []byte, v []float32) { maxCodes(chosen(), codes, v) }
 
 func maxCodes(f simd.Family, codes []byte, v []float32) {
 	for i := range codes {

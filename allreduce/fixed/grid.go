@@ -48,6 +48,8 @@ type Grid struct {
 	inverse float64 // 1/divisor, rounded
 	shifts  bool    // divisor is a power of two, so inverse is exact
 	family  simd.Family
+	// streamFrom is the length of a bucket from which its result is written past the caches.
+	streamFrom int
 }
 
 // NewGrid returns the grid of a run of 1..MaxReplicas replicas; mean says whether decoding divides by their number.
@@ -57,7 +59,7 @@ func NewGrid(w Wire, replicas int, mean bool) Grid {
 	}
 	limit := int32((int64(1)<<(w-1) - 1) / int64(replicas))
 	b := bits.Len32(uint32(limit)+1) - 1
-	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, family: chosen}
+	g := Grid{wire: w, limit: limit, bits: b, divisor: 1, family: chosen(), streamFrom: streamFrom}
 	g.clamp = int64(1)<<b > int64(limit) && b < 24
 	if mean {
 		g.divisor = float64(replicas)
@@ -92,14 +94,15 @@ type scale struct {
 	inverse, ratio float64
 }
 
-// scale gives the scale of a block with a code in 1..254.
-func (g *Grid) scale(code byte) scale {
+// set makes s the scale of a block with a code in 1..254, field by field: see Bucket.run.
+func (s *scale) set(g *Grid, code byte) {
 	k := g.bits - (int(code) - 126)
-	s := scale{wire: g.wire, limit: g.limit, clamp: g.clamp, quantum: exp2(k), unit: exp2(-k), divisor: g.divisor}
+	s.wire, s.limit, s.clamp, s.divisor = g.wire, g.limit, g.clamp, g.divisor
+	quantum, unit := exp2(k), exp2(-k)
+	s.quantum, s.unit = quantum, unit
 	s.factor, s.factor2 = float32(exp2(min(k, 127))), float32(exp2(max(k-127, 0)))
-	step := s.unit / s.divisor
+	step := unit / g.divisor
 	s.direct = g.shifts && step >= 0x1p-126 // else a result may be denormal, and round twice
 	s.step = float32(step)
-	s.inverse, s.ratio = s.unit*g.inverse, s.quantum*s.divisor
-	return s
+	s.inverse, s.ratio = unit*g.inverse, quantum*g.divisor
 }

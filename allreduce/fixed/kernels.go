@@ -2,6 +2,7 @@ package fixed
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/lockstep-ml/lockstep/internal/simd"
 )
@@ -15,6 +16,7 @@ type piece struct {
 	dst      []float32   // n values, or nil. May be one of the replicas'
 	replicas [][]float32 // of the whole bucket
 	at       int         // the first value's index in them
+	stream   bool        // write dst, which is aligned, past the caches where there is a way to
 }
 
 // skip leaves out the first values of a piece.
@@ -27,13 +29,19 @@ func (p *piece) skip(done int) {
 	p.n, p.at = p.n-done, p.at+done
 }
 
+// choose is made once, at first use: what reads the environment earlier escapes the go command's cache of tests.
+var choose = sync.OnceValues(simd.Choose)
+
 // chosen is the family of all grids but those of tests.
-var chosen, choiceErr = simd.Choose()
+func chosen() simd.Family {
+	f, _ := choose() // generic beside an error, which Check reports
+	return f
+}
 
 // Check reports that LOCKSTEP_SIMD asks for kernels that this machine cannot run. The generic ones are used then.
 func Check() error {
-	if choiceErr != nil {
-		return fmt.Errorf("fixed: %w", choiceErr)
+	if _, err := choose(); err != nil {
+		return fmt.Errorf("fixed: %w", err)
 	}
 	return nil
 }

@@ -37,6 +37,9 @@ func reduce(f simd.Family, p *piece) {
 	}
 }
 
+// fence has what was written past the caches seen before what is written after.
+func fence()
+
 //go:noescape
 func largestAVX512(v []float32) uint32
 

@@ -28,6 +28,10 @@
 	VBROADCASTSD SCALE(scale_inverse), Y13;  \
 	VBROADCASTSD SCALE(scale_ratio), Y14
 
+// AHEAD is how many bytes before their use values and integers are fetched: the processor's own
+// prefetching begins anew at every page, which is every block.
+#define AHEAD 1024
+
 #define ZERO \
 	VPXOR Y0, Y0, Y0;  \
 	VPXOR Y1, Y1, Y1
@@ -44,30 +48,29 @@
 #define NEXTREPLICA \
 	MOVQ (R10), R12;         \
 	ADDQ $24, R10;           \
+	PREFETCHT0 AHEAD(R12)(R13*4); \
 	QUANTISE(0, Y2, Y0);     \
 	QUANTISE(32, Y3, Y1)
 
-// DECODE multiplies sums by a power of two.
-#define DECODE(offset, sum) \
-	VCVTDQ2PS sum, sum;       \
-	VMULPS    Y12, sum, sum;  \
-	VMOVUPS   sum, offset(DX)(BX*4)
+// DECODE turns sums into values, by a power of two.
+#define DECODE(sum) \
+	VCVTDQ2PS sum, sum;  \
+	VMULPS    Y12, sum, sum
 
-// DIVIDE decodes in float64: q = s*inverse, then q += (s - q*ratio)*inverse.
-#define DIVIDE(offset, sum, low) \
-	VEXTRACTI128 $1, sum, X2;      \
-	VCVTDQ2PD    low, Y3;          \
-	VCVTDQ2PD    X2, Y4;           \
-	VMULPD       Y13, Y3, Y5;      \
-	VMULPD       Y13, Y4, Y6;      \
-	VFNMADD231PD Y14, Y5, Y3;      \
-	VFNMADD231PD Y14, Y6, Y4;      \
-	VFMADD231PD  Y13, Y3, Y5;      \
-	VFMADD231PD  Y13, Y4, Y6;      \
-	VCVTPD2PSY   Y5, X5;           \
-	VCVTPD2PSY   Y6, X6;           \
-	VINSERTF128  $1, X6, Y5, Y5;   \
-	VMOVUPS      Y5, offset(DX)(BX*4)
+// DIVIDE does so in float64: q = s*inverse, then q += (s - q*ratio)*inverse.
+#define DIVIDE(sum, low) \
+	VEXTRACTI128 $1, sum, X2;  \
+	VCVTDQ2PD    low, Y3;      \
+	VCVTDQ2PD    X2, Y4;       \
+	VMULPD       Y13, Y3, Y5;  \
+	VMULPD       Y13, Y4, Y6;  \
+	VFNMADD231PD Y14, Y5, Y3;  \
+	VFNMADD231PD Y14, Y6, Y4;  \
+	VFMADD231PD  Y13, Y3, Y5;  \
+	VFMADD231PD  Y13, Y4, Y6;  \
+	VCVTPD2PSY   Y5, X5;       \
+	VCVTPD2PSY   Y6, X6;       \
+	VINSERTF128  $1, X6, Y5, sum
 
 // func reduce32AVX2(p *piece)
 TEXT ·reduce32AVX2(SB), NOSPLIT, $0-8
@@ -78,6 +81,7 @@ TEXT ·reduce32AVX2(SB), NOSPLIT, $0-8
 loop:
 	TESTQ   SI, SI
 	JZ      zero
+	PREFETCHT0 AHEAD(SI)(BX*4)
 	VMOVDQU 0(SI)(BX*4), Y0
 	VMOVDQU 32(SI)(BX*4), Y1
 	JMP     replicas
@@ -107,13 +111,24 @@ decode:
 	JZ    advance
 	CMPB  SCALE(scale_direct), $0
 	JEQ   divide
-	DECODE(0, Y0)
-	DECODE(32, Y1)
-	JMP   advance
+	DECODE(Y0)
+	DECODE(Y1)
+	JMP   write
 
 divide:
-	DIVIDE(0, Y0, X0)
-	DIVIDE(32, Y1, X1)
+	DIVIDE(Y0, X0)
+	DIVIDE(Y1, X1)
+
+write:
+	CMPB     piece_stream(AX), $0
+	JEQ      keep
+	VMOVNTPS Y0, 0(DX)(BX*4)
+	VMOVNTPS Y1, 32(DX)(BX*4)
+	JMP      advance
+
+keep:
+	VMOVUPS Y0, 0(DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
 
 advance:
 	ADDQ $16, BX
@@ -134,6 +149,7 @@ TEXT ·reduce16AVX2(SB), NOSPLIT, $0-8
 loop:
 	TESTQ     SI, SI
 	JZ        zero
+	PREFETCHT0 AHEAD(SI)(BX*2)
 	VPMOVSXWD 0(SI)(BX*2), Y0
 	VPMOVSXWD 16(SI)(BX*2), Y1
 	JMP       replicas
@@ -169,13 +185,24 @@ decode:
 	JZ    advance
 	CMPB  SCALE(scale_direct), $0
 	JEQ   divide
-	DECODE(0, Y0)
-	DECODE(32, Y1)
-	JMP   advance
+	DECODE(Y0)
+	DECODE(Y1)
+	JMP   write
 
 divide:
-	DIVIDE(0, Y0, X0)
-	DIVIDE(32, Y1, X1)
+	DIVIDE(Y0, X0)
+	DIVIDE(Y1, X1)
+
+write:
+	CMPB     piece_stream(AX), $0
+	JEQ      keep
+	VMOVNTPS Y0, 0(DX)(BX*4)
+	VMOVNTPS Y1, 32(DX)(BX*4)
+	JMP      advance
+
+keep:
+	VMOVUPS Y0, 0(DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
 
 advance:
 	ADDQ $16, BX
@@ -203,6 +230,8 @@ TEXT ·largestAVX2(SB), NOSPLIT, $0-28
 	JLT          done
 
 loop:
+	PREFETCHT0 (AHEAD+0)(SI)
+	PREFETCHT0 (AHEAD+64)(SI)
 	VPAND   0(SI), Y8, Y4
 	VPAND   32(SI), Y8, Y5
 	VPAND   64(SI), Y8, Y6

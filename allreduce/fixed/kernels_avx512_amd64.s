@@ -46,6 +46,10 @@
 	SHRQ  $16, R10;  \
 	KMOVW R10, K4
 
+// AHEAD is how many bytes before their use values and integers are fetched: the processor's own
+// prefetching begins anew at every page, which is every block.
+#define AHEAD 1024
+
 #define ZERO \
 	VPXORD Z0, Z0, Z0;  \
 	VPXORD Z1, Z1, Z1;  \
@@ -64,44 +68,41 @@
 #define NEXTREPLICA \
 	MOVQ (R10), R12;           \
 	ADDQ $24, R10;             \
+	PREFETCHT0 (AHEAD+0)(R12)(R13*4);   \
+	PREFETCHT0 (AHEAD+64)(R12)(R13*4);  \
+	PREFETCHT0 (AHEAD+128)(R12)(R13*4); \
+	PREFETCHT0 (AHEAD+192)(R12)(R13*4); \
 	QUANTISE(0, K1, Z4, Z0);   \
 	QUANTISE(64, K2, Z5, Z1);  \
 	QUANTISE(128, K3, Z6, Z2); \
 	QUANTISE(192, K4, Z7, Z3)
 
-// DECODE multiplies sums by a power of two.
-#define DECODE(offset, mask, sum) \
-	VCVTDQ2PS sum, sum;       \
-	VMULPS    Z20, sum, sum;  \
-	VMOVUPS   sum, mask, offset(DX)(BX*4)
+// DECODE turns sums into values, by a power of two.
+#define DECODE(sum) \
+	VCVTDQ2PS sum, sum;  \
+	VMULPS    Z20, sum, sum
 
-// DIVIDE decodes in float64: q = s*inverse, then q += (s - q*ratio)*inverse.
-#define DIVIDE(offset, mask, sum, low) \
-	VEXTRACTI64X4 $1, sum, Y8;     \
-	VCVTDQ2PD     low, Z9;         \
-	VCVTDQ2PD     Y8, Z10;         \
-	VMULPD        Z21, Z9, Z11;    \
-	VMULPD        Z21, Z10, Z12;   \
-	VFNMADD231PD  Z22, Z11, Z9;    \
-	VFNMADD231PD  Z22, Z12, Z10;   \
-	VFMADD231PD   Z21, Z9, Z11;    \
-	VFMADD231PD   Z21, Z10, Z12;   \
-	VCVTPD2PS     Z11, Y11;        \
-	VCVTPD2PS     Z12, Y12;        \
-	VINSERTF64X4  $1, Y12, Z11, Z11; \
-	VMOVUPS       Z11, mask, offset(DX)(BX*4)
+// DIVIDE does so in float64: q = s*inverse, then q += (s - q*ratio)*inverse.
+#define DIVIDE(sum, low) \
+	VEXTRACTI64X4 $1, sum, Y8;    \
+	VCVTDQ2PD     low, Z9;        \
+	VCVTDQ2PD     Y8, Z10;        \
+	VMULPD        Z21, Z9, Z11;   \
+	VMULPD        Z21, Z10, Z12;  \
+	VFNMADD231PD  Z22, Z11, Z9;   \
+	VFNMADD231PD  Z22, Z12, Z10;  \
+	VFMADD231PD   Z21, Z9, Z11;   \
+	VFMADD231PD   Z21, Z10, Z12;  \
+	VCVTPD2PS     Z11, Y11;       \
+	VCVTPD2PS     Z12, Y12;       \
+	VINSERTF64X4  $1, Y12, Z11, sum
 
-#define DECODEALL \
-	DECODE(0, K1, Z0);   \
-	DECODE(64, K2, Z1);  \
-	DECODE(128, K3, Z2); \
-	DECODE(192, K4, Z3)
-
-#define DIVIDEALL \
-	DIVIDE(0, K1, Z0, Y0);   \
-	DIVIDE(64, K2, Z1, Y1);  \
-	DIVIDE(128, K3, Z2, Y2); \
-	DIVIDE(192, K4, Z3, Y3)
+// STREAM writes 64 values past the caches.
+#define STREAM \
+	VMOVNTPS Z0, 0(DX)(BX*4);    \
+	VMOVNTPS Z1, 64(DX)(BX*4);   \
+	VMOVNTPS Z2, 128(DX)(BX*4);  \
+	VMOVNTPS Z3, 192(DX)(BX*4)
 
 // func reduce32AVX512(p *piece)
 TEXT ·reduce32AVX512(SB), NOSPLIT, $0-8
@@ -115,6 +116,10 @@ loop:
 load:
 	TESTQ       SI, SI
 	JZ          zero
+	PREFETCHT0  (AHEAD+0)(SI)(BX*4)
+	PREFETCHT0  (AHEAD+64)(SI)(BX*4)
+	PREFETCHT0  (AHEAD+128)(SI)(BX*4)
+	PREFETCHT0  (AHEAD+192)(SI)(BX*4)
 	VMOVDQU32.Z 0(SI)(BX*4), K1, Z0
 	VMOVDQU32.Z 64(SI)(BX*4), K2, Z1
 	VMOVDQU32.Z 128(SI)(BX*4), K3, Z2
@@ -148,11 +153,31 @@ decode:
 	JZ    advance
 	CMPB  SCALE(scale_direct), $0
 	JEQ   divide
-	DECODEALL
-	JMP   advance
+	DECODE(Z0)
+	DECODE(Z1)
+	DECODE(Z2)
+	DECODE(Z3)
+	JMP   write
 
 divide:
-	DIVIDEALL
+	DIVIDE(Z0, Y0)
+	DIVIDE(Z1, Y1)
+	DIVIDE(Z2, Y2)
+	DIVIDE(Z3, Y3)
+
+write:
+	CMPQ   CX, $64
+	JLT    keep
+	CMPB   piece_stream(AX), $0
+	JEQ    keep
+	STREAM
+	JMP    advance
+
+keep:
+	VMOVUPS Z0, K1, 0(DX)(BX*4)
+	VMOVUPS Z1, K2, 64(DX)(BX*4)
+	VMOVUPS Z2, K3, 128(DX)(BX*4)
+	VMOVUPS Z3, K4, 192(DX)(BX*4)
 
 advance:
 	ADDQ $64, BX
@@ -174,6 +199,8 @@ loop:
 load:
 	TESTQ       SI, SI
 	JZ          zero
+	PREFETCHT0  (AHEAD+0)(SI)(BX*2)
+	PREFETCHT0  (AHEAD+64)(SI)(BX*2)
 	VPMOVSXWD.Z 0(SI)(BX*2), K1, Z0
 	VPMOVSXWD.Z 32(SI)(BX*2), K2, Z1
 	VPMOVSXWD.Z 64(SI)(BX*2), K3, Z2
@@ -207,11 +234,31 @@ decode:
 	JZ    advance
 	CMPB  SCALE(scale_direct), $0
 	JEQ   divide
-	DECODEALL
-	JMP   advance
+	DECODE(Z0)
+	DECODE(Z1)
+	DECODE(Z2)
+	DECODE(Z3)
+	JMP   write
 
 divide:
-	DIVIDEALL
+	DIVIDE(Z0, Y0)
+	DIVIDE(Z1, Y1)
+	DIVIDE(Z2, Y2)
+	DIVIDE(Z3, Y3)
+
+write:
+	CMPQ   CX, $64
+	JLT    keep
+	CMPB   piece_stream(AX), $0
+	JEQ    keep
+	STREAM
+	JMP    advance
+
+keep:
+	VMOVUPS Z0, K1, 0(DX)(BX*4)
+	VMOVUPS Z1, K2, 64(DX)(BX*4)
+	VMOVUPS Z2, K3, 128(DX)(BX*4)
+	VMOVUPS Z3, K4, 192(DX)(BX*4)
 
 advance:
 	ADDQ $64, BX
@@ -219,6 +266,11 @@ advance:
 	SUBQ $64, CX
 	JGT  loop
 	VZEROUPPER
+	RET
+
+// func fence()
+TEXT ·fence(SB), NOSPLIT, $0-0
+	SFENCE
 	RET
 
 // func largestAVX512(v []float32) uint32
@@ -232,6 +284,10 @@ TEXT ·largestAVX512(SB), NOSPLIT, $0-28
 	JLT          rest
 
 loop:
+	PREFETCHT0 (AHEAD+0)(SI)
+	PREFETCHT0 (AHEAD+64)(SI)
+	PREFETCHT0 (AHEAD+128)(SI)
+	PREFETCHT0 (AHEAD+192)(SI)
 	VPANDD  0(SI), Z8, Z4
 	VPANDD  64(SI), Z8, Z5
 	VPANDD  128(SI), Z8, Z6

@@ -3,6 +3,7 @@ package ringgrpc
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
@@ -30,8 +31,12 @@ const abortMagic = 0x3141534c
 // frame is what one gRPC message holds: a ring message, or a reason to give up.
 type frame struct {
 	message allreduce.Message
-	abort   bool
-	reason  string
+	// coded says that the payload is sent, or came, in coded form.
+	coded    bool
+	decoding time.Duration // how long that took
+	flight   *flight       // is told when the message has been written; may be nil
+	abort    bool
+	reason   string
 }
 
 // codec is gRPC's CodecV2 for *frame. It copies no payload: what is sent goes
@@ -58,17 +63,38 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch o := f.message.Owner().(type) {
 	case *allreduce.Buffer:
 		framed := o.Frame(headSize)
-		encodeHead(&f.message.Header, *framed)
-		return mem.BufferSlice{mem.NewBuffer(framed, (*lent)(o))}, nil
+		encodeHead(&f.message.Header, f.coded, len(*framed)-headSize, *framed)
+		return mem.BufferSlice{mem.NewBuffer(framed, f.pool((*lent)(o)))}, nil
 	case *received:
-		return o.forward(&f.message.Header), nil
+		return o.forward(&f.message.Header, f.coded, f.pool(o)), nil
 	}
 	return nil, fmt.Errorf("ringgrpc: a payload of %T, must be of Buffer or Recv", f.message.Owner())
 }
 
-func encodeHead(h *allreduce.Header, b []byte) {
+// pool is where gRPC gives the message's memory back to: otherwise, unless
+// somebody wants to know when.
+func (f *frame) pool(otherwise mem.BufferPool) mem.BufferPool {
+	if f.flight != nil {
+		return f.flight
+	}
+	return otherwise
+}
+
+// A ring message's header is followed by its form and, where that is coded, by
+// the bytes of payload that are sent; the header has those of the values.
+const (
+	formAt, lengthAt = allreduce.HeaderSize, allreduce.HeaderSize + 4
+	formCoded        = 1
+)
+
+// encodeHead writes the header, and the form of a payload sent as length bytes.
+func encodeHead(h *allreduce.Header, coded bool, length int, b []byte) {
 	h.Encode(b)
 	clear(b[allreduce.HeaderSize:headSize])
+	if coded {
+		b[formAt] = formCoded
+		binary.LittleEndian.PutUint32(b[lengthAt:], uint32(length))
+	}
 }
 
 // lent is a Buffer while gRPC writes it; Put is how gRPC gives it back.
@@ -99,30 +125,45 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 		*f = frame{abort: true, reason: string(data.Materialize()[4:])}
 		return nil
 	}
-	h, err := parseHead(head[:min(n, headSize)])
+	h, length, coded, err := parseHead(head[:min(n, headSize)])
 	if err != nil {
 		return err
 	}
-	if n-headSize != int(h.Length) {
-		return fmt.Errorf("ringgrpc: header announces %d bytes of payload, %d came", h.Length, n-headSize)
+	if n-headSize != length {
+		return fmt.Errorf("ringgrpc: header announces %d bytes of payload, %d came", length, n-headSize)
 	}
-	*f = frame{message: newReceived(data).message(h)}
+	r, start := newReceived(data), time.Now()
+	if coded {
+		if err := r.decode(int(h.Length)); err != nil {
+			r.Free()
+			return fmt.Errorf("ringgrpc: step %d, bucket %d, %v, hop %d, segment %d: %w", h.Step, h.Bucket, h.Phase, h.Hop, h.Segment, err)
+		}
+	}
+	*f = frame{message: r.message(h), coded: coded, decoding: time.Since(start)}
 	return nil
 }
 
-// parseHead reads the header and checks that nothing but zeros fills it up.
-func parseHead(b []byte) (allreduce.Header, error) {
-	h, err := allreduce.DecodeHeader(b)
-	if err != nil {
-		return h, err
+// parseHead reads the header and the payload's form and length as sent. It
+// checks that only zeros fill it up.
+func parseHead(b []byte) (h allreduce.Header, length int, coded bool, err error) {
+	if h, err = allreduce.DecodeHeader(b); err != nil {
+		return h, 0, false, err
 	}
 	if len(b) < headSize {
-		return h, fmt.Errorf("ringgrpc: a message of %d bytes, its header has %d", len(b), headSize)
+		return h, 0, false, fmt.Errorf("ringgrpc: a message of %d bytes, its header has %d", len(b), headSize)
 	}
-	for _, x := range b[allreduce.HeaderSize:] {
-		if x != 0 {
-			return h, fmt.Errorf("ringgrpc: the %d bytes after the header must be zero", headSize-allreduce.HeaderSize)
+	length = int(h.Length)
+	if coded = b[formAt] == formCoded; coded {
+		length = int(binary.LittleEndian.Uint32(b[lengthAt:]))
+		if !codable(&h) || length >= int(h.Length) {
+			return h, 0, false, fmt.Errorf("ringgrpc: %d bytes of %d-bit values in phase %v cannot be coded as %d", h.Length, h.Wire, h.Phase, length)
 		}
 	}
-	return h, nil
+	for i, x := range b[allreduce.HeaderSize:] {
+		at := i + allreduce.HeaderSize
+		if x != 0 && !(coded && (at == formAt || at >= lengthAt && at < lengthAt+4)) {
+			return h, 0, false, fmt.Errorf("ringgrpc: byte %d after the header is %d, must be zero", i, x)
+		}
+	}
+	return h, length, coded, nil
 }

@@ -149,6 +149,7 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Add(append(b, 1, 2, 3))
 	f.Add(b)
 	f.Add(b[:allreduce.HeaderSize])
+	f.Add(codedFrame(f, 64))
 	f.Add([]byte("LSA1because"))
 	f.Add([]byte("LSA"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -173,7 +174,7 @@ func FuzzUnmarshal(f *testing.F) {
 }
 
 func FuzzDecodeHello(f *testing.F) {
-	h := hello{version: 2, rank: 2, size: 3, generation: 4, digest: 5, lane: 1, lanes: 2, run: "six"}
+	h := hello{version: helloVersion, rank: 2, size: 3, generation: 4, digest: 5, lane: 1, lanes: 2, run: "six"}
 	f.Add(h.encode())
 	f.Add([]byte("LSH1"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
+	"github.com/lockstep-ml/lockstep/allreduce/shm"
 )
 
 // grouped is a tweak for joinAll: groups, small segments and no deadline that could
@@ -23,9 +23,11 @@ func grouped(group int) func(*allreduce.Config) {
 	}
 }
 
-func TestSameBitsInTwoLevelsOverSockets(t *testing.T) {
+func TestSameBitsInTwoLevelsOverSockets(t *testing.T) { eachWay(t, sameBitsInTwoLevels) }
+
+func sameBitsInTwoLevels(t *testing.T, makeWorkers func(int, bool) []*worker) {
 	const replicas = 7
-	workers := newWorkers(t, 9, false)
+	workers := makeWorkers(9, false)
 	generation := uint64(0)
 	for _, c := range []struct{ size, group int }{{4, 2}, {6, 2}, {6, 3}, {8, 2}, {8, 4}, {8, 0}, {9, 3}} {
 		t.Run(fmt.Sprintf("N=%d G=%d", c.size, c.group), func(t *testing.T) {
@@ -35,16 +37,8 @@ func TestSameBitsInTwoLevelsOverSockets(t *testing.T) {
 			var wg sync.WaitGroup // all buckets at once
 			for id, n := range []int{0, 1, 2, 1025, 70_001, 200_000} {
 				for k, wire := range []allreduce.Wire{32, 16} {
-					wg.Go(func() {
-						b := allreduce.Bucket{Step: 9, ID: 2*id + k, Wire: wire}
-						all := gradients(replicas, n, uint64(id))
-						out, errs := reduce(t.Context(), rings, b, all)
-						if err := errors.Join(errs...); err != nil {
-							t.Error(err)
-							return
-						}
-						sameAs(t, out, alone(t, b, all), b)
-					})
+					b := allreduce.Bucket{Step: 9, ID: 2*id + k, Wire: wire}
+					wg.Go(func() { sameEverywhere(t, rings, b, gradients(replicas, n, uint64(id))) })
 				}
 			}
 			wg.Wait()
@@ -52,12 +46,49 @@ func TestSameBitsInTwoLevelsOverSockets(t *testing.T) {
 	}
 }
 
-func sameAs(t *testing.T, out [][]float32, want []float32, b allreduce.Bucket) {
-	for rank := range out {
-		for i := range want {
-			if math.Float32bits(out[rank][i]) != math.Float32bits(want[i]) {
-				t.Errorf("bucket %d, rank %d, value %d: %v, want %v", b.ID, rank, i, out[rank][i], want[i])
-				return
+// Slots are few, and shared by hops that pass on, that hold and that begin: none
+// may wait, with what others wait for, for a slot.
+func TestFewSlotsManyBucketsInTwoLevels(t *testing.T) {
+	skipWithoutSharing(t)
+	for _, c := range []struct{ size, group int }{{4, 2}, {6, 2}, {6, 3}} {
+		t.Run(fmt.Sprintf("N=%d G=%d", c.size, c.group), func(t *testing.T) {
+			workers := newSharers(t, c.size, false, func(cfg *Config) { cfg.Region = shm.Geometry{Slots: 2, SlotBytes: 8192} })
+			rings := joinAll(t, workers, 1, c.size, func(cfg *allreduce.Config) {
+				cfg.Group, cfg.SegmentBytes, cfg.Window = c.group, 8192, 64
+			})
+			defer closeAll(t, rings)
+			var wg sync.WaitGroup
+			for id := range 12 {
+				b := allreduce.Bucket{Step: 1, ID: id, Wire: []allreduce.Wire{32, 16}[id%2]}
+				wg.Go(func() { sameEverywhere(t, rings, b, gradients(c.size, 40_000+id, uint64(id))) })
+			}
+			// Its exponents alone are longer than a slot.
+			wg.Go(func() { sameEverywhere(t, rings, allreduce.Bucket{Step: 2}, gradients(c.size, 9_000_000, 1)) })
+			wg.Wait()
+		})
+	}
+}
+
+// Each level's link has a region of its own.
+func TestWaysOfBothLevels(t *testing.T) {
+	skipWithoutSharing(t)
+	sharing := []Sharing{ShareAuto, ShareAuto, ShareAuto, ShareNever}
+	i := 0
+	workers := newSharers(t, 4, false, func(c *Config) { c.Sharing = sharing[i]; i++ })
+	var mu sync.Mutex
+	ways := make([][]Ways, 4)
+	rings := joinOver(t, workers, 1, 4, grouped(2), func(rank int, tr allreduce.Transport) allreduce.Transport {
+		mu.Lock()
+		defer mu.Unlock()
+		ways[rank] = WaysOf(tr)
+		return tr
+	})
+	defer closeAll(t, rings)
+	for rank, peers := range [][]int{{1, 2}, {0, 3}, {3, 0}, {2, 1}} { // in inner and outer rings of two
+		for level, peer := range peers {
+			want := rank != 3 && peer != 3
+			if len(ways[rank]) != 2 || ways[rank][level].Left.Shared != want || ways[rank][level].Right.Shared != want {
+				t.Errorf("rank %d: %v, want sharing %v in the %v level", rank, ways[rank], want, allreduce.Level(level))
 			}
 		}
 	}
@@ -65,21 +96,26 @@ func sameAs(t *testing.T, out [][]float32, want []float32, b allreduce.Bucket) {
 
 // Connections of one worker that break in the middle of a bucket end it everywhere.
 // Who is named when one link breaks is the next test's.
-func TestKilledMidBucketInTwoLevels(t *testing.T) {
+func TestKilledMidBucketInTwoLevels(t *testing.T) { eachWay(t, killedMidBucketInTwoLevels) }
+
+func killedMidBucketInTwoLevels(t *testing.T, makeWorkers func(int, bool) []*worker) {
 	const size, group, victim = 6, 3, 1
-	workers := newWorkers(t, size, true)
-	rings := joinAll(t, workers, 1, size, grouped(group))
-	defer closeAll(t, rings)
-	spent := workers[victim].proxy.after(300_000)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		<-spent
+	workers := makeWorkers(size, true)
+	cut := func() {
 		for _, rank := range []int{victim, 2, 4} { // and its right neighbours
 			workers[rank].proxy.reset()
 		}
+	}
+	rings := joinOver(t, workers, 1, size, grouped(group), func(rank int, tr allreduce.Transport) allreduce.Transport {
+		if rank != victim {
+			return tr
+		}
+		c := &cutter{Transport: tr, cut: cut}
+		c.left.Store(30)
+		return c
 	})
+	defer closeAll(t, rings)
 	_, errs := reduce(t.Context(), rings, allreduce.Bucket{Step: 5, ID: 2}, gradients(size, 1_000_000, 3))
-	wg.Wait()
 	for rank, err := range errs {
 		var hop *allreduce.HopError
 		if !errors.As(err, &hop) || hop.Generation != 1 || hop.Step != 5 || hop.Bucket != 2 || hop.Run != run {
@@ -89,13 +125,15 @@ func TestKilledMidBucketInTwoLevels(t *testing.T) {
 }
 
 // One link that breaks ends both levels, for both of its ends.
-func TestBrokenLinkOfEitherLevelNamesItsPeer(t *testing.T) {
+func TestBrokenLinkOfEitherLevelNamesItsPeer(t *testing.T) { eachWay(t, brokenLinkOfEitherLevel) }
+
+func brokenLinkOfEitherLevel(t *testing.T, makeWorkers func(int, bool) []*worker) {
 	for _, c := range []struct {
 		level allreduce.Level
 		from  int // to rank 3
 	}{{allreduce.Inner, 5}, {allreduce.Outer, 0}} {
 		t.Run(c.level.String(), func(t *testing.T) {
-			workers := newWorkers(t, 6, false)
+			workers := makeWorkers(6, false)
 			rings := joinAll(t, workers, 1, 6, grouped(3))
 			defer closeAll(t, rings)
 			errs := make([]error, 6)
@@ -128,8 +166,10 @@ func TestBrokenLinkOfEitherLevelNamesItsPeer(t *testing.T) {
 	}
 }
 
-func TestAbortReachesBothLevels(t *testing.T) {
-	workers := newWorkers(t, 6, false)
+func TestAbortReachesBothLevels(t *testing.T) { eachWay(t, abortReachesBothLevels) }
+
+func abortReachesBothLevels(t *testing.T, makeWorkers func(int, bool) []*worker) {
+	workers := makeWorkers(6, false)
 	rings := joinAll(t, workers, 1, 6, grouped(3))
 	defer closeAll(t, rings)
 	errs := make([]error, 6)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -16,9 +17,16 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
+	"github.com/lockstep-ml/lockstep/allreduce/shm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if way := os.Getenv(memberEnv); way != "" {
+		fmt.Println(member(way))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const run = "ring-test"
 
@@ -39,7 +47,12 @@ func newWorker(t testing.TB, run string, withProxy bool) *worker {
 func newWorkerWith(t testing.TB, run string, withProxy bool, lanes int, creds credentials.TransportCredentials, opts ...grpc.ServerOption) *worker {
 	t.Helper()
 	cfg := DefaultConfig()
-	cfg.Run, cfg.Credentials, cfg.Lanes = run, creds, lanes
+	cfg.Run, cfg.Credentials, cfg.Lanes, cfg.Sharing = run, creds, lanes, ShareNever
+	return newWorkerOf(t, cfg, withProxy, opts...)
+}
+
+func newWorkerOf(t testing.TB, cfg Config, withProxy bool, opts ...grpc.ServerOption) *worker {
+	t.Helper()
 	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +85,52 @@ func (w *worker) close(t testing.TB) {
 	}
 }
 
+// newSharers makes workers that share memory, whatever else they are told.
+func newSharers(t testing.TB, n int, withProxy bool, tweak func(*Config)) []*worker {
+	t.Helper()
+	out := make([]*worker, n)
+	for i := range out {
+		cfg := DefaultConfig()
+		cfg.Run, cfg.Credentials, cfg.Sharing = run, insecure.NewCredentials(), ShareAlways
+		if tweak != nil {
+			tweak(&cfg)
+		}
+		out[i] = newWorkerOf(t, cfg, withProxy)
+	}
+	return out
+}
+
+// eachWay runs a test with neighbours that send all over gRPC, that share
+// memory, and of which every other one does not want to.
+func eachWay(t *testing.T, f func(t *testing.T, workers func(n int, withProxy bool) []*worker)) {
+	t.Run("grpc", func(t *testing.T) {
+		f(t, func(n int, withProxy bool) []*worker { return newWorkers(t, n, withProxy) })
+	})
+	t.Run("shm", func(t *testing.T) {
+		skipWithoutSharing(t)
+		f(t, func(n int, withProxy bool) []*worker { return newSharers(t, n, withProxy, nil) })
+	})
+	t.Run("mixed", func(t *testing.T) {
+		skipWithoutSharing(t)
+		i := 0
+		f(t, func(n int, withProxy bool) []*worker {
+			return newSharers(t, n, withProxy, func(c *Config) {
+				c.Sharing = []Sharing{ShareAuto, ShareAuto, ShareNever}[i%3]
+				i++
+			})
+		})
+	})
+}
+
+func skipWithoutSharing(t *testing.T) {
+	t.Helper()
+	out, err := shm.Create(shm.Default())
+	if err != nil {
+		t.Skip(err)
+	}
+	out.Close()
+}
+
 // newWorkers makes workers with one lane, two, three, one, ...
 func newWorkers(t testing.TB, n int, withProxy bool) []*worker {
 	t.Helper()
@@ -84,6 +143,12 @@ func newWorkers(t testing.TB, n int, withProxy bool) []*worker {
 
 // joinAll makes the rings of one generation.
 func joinAll(t testing.TB, workers []*worker, generation uint64, replicas int, tweak func(*allreduce.Config)) []*allreduce.Ring {
+	t.Helper()
+	return joinOver(t, workers, generation, replicas, tweak, func(_ int, tr allreduce.Transport) allreduce.Transport { return tr })
+}
+
+// joinOver is joinAll with something round the transports.
+func joinOver(t testing.TB, workers []*worker, generation uint64, replicas int, tweak func(*allreduce.Config), wrap func(rank int, tr allreduce.Transport) allreduce.Transport) []*allreduce.Ring {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -104,7 +169,7 @@ func joinAll(t testing.TB, workers []*worker, generation uint64, replicas int, t
 			if err != nil {
 				return err
 			}
-			rings[rank], err = allreduce.New(cfg, transport)
+			rings[rank], err = allreduce.New(cfg, wrap(rank, transport))
 			return err
 		})
 	}
@@ -182,6 +247,7 @@ type proxy struct {
 	mu     sync.Mutex
 	conns  []net.Conn
 	dead   bool
+	total  int64         // bytes towards the target
 	budget int64         // bytes towards the target before onSpent is called
 	spent  chan struct{} // closed when the budget is used up
 	frozen bool
@@ -255,11 +321,19 @@ func (p *proxy) relay(to, from net.Conn, forward bool) {
 func (p *proxy) count(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.total += int64(n)
 	if p.budget > 0 {
 		if p.budget -= int64(n); p.budget <= 0 {
 			close(p.spent)
 		}
 	}
+}
+
+// forwarded is how many bytes have gone to the target.
+func (p *proxy) forwarded() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
 }
 
 // after arms spent: it closes once n more bytes have gone to the target.

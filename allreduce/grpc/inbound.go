@@ -32,6 +32,11 @@ func (l *link) attach(ctx context.Context, h *hello) (release func(), err error)
 	if int(h.lanes) != len(l.linked) || l.linked[h.lane] || l.isOver {
 		return nil, status.Errorf(codes.FailedPrecondition, "generation %d has its left neighbour already, or is over", l.generation)
 	}
+	if h.lane == 0 {
+		if err := l.consider(ctx); err != nil {
+			return nil, err
+		}
+	}
 	l.linked[h.lane] = true
 	if p, ok := peer.FromContext(ctx); ok {
 		l.leftAddr = p.Addr.String()
@@ -90,13 +95,17 @@ func (l *link) read(s grpc.ServerStream) error {
 		case f.abort:
 			return l.peerError(l.left(), &allreduce.PeerAbortedError{Reason: f.reason})
 		}
+		f.message.Bound = l.shared.out.Load() != nil // a copy costs less than sending it this way
+		if f.coded {
+			l.coding.decoded(f.message.Len(), f.decoding)
+		}
 		if err := l.inbox.Deliver(s.Context(), f.message); err != nil {
 			return l.peerError(l.left(), err)
 		}
 	}
 }
 
-// lastWord ends the inbox when no stream from the left is left.
+// lastWord ends the inbox when no stream from the left is left, nor the region.
 func (l *link) lastWord() {
 	l.mu.Lock()
 	l.reading--

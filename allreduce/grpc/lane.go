@@ -1,8 +1,12 @@
 package ringgrpc
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -11,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
+	"github.com/lockstep-ml/lockstep/allreduce/coder"
 )
 
 // lane is one connection to the right neighbour. gRPC writes a connection from
@@ -20,29 +25,53 @@ type lane struct {
 	conn   *grpc.ClientConn
 	stream grpc.ClientStream
 	frame  frame // of the message being written
+	coder  coder.Coder
+	tcp    atomic.Pointer[net.TCPConn] // below conn, once it is dialled
 }
 
 // dial opens all lanes and waits until the neighbour has accepted them.
 func (l *link) dial() error {
 	var g errgroup.Group
 	for i := range l.node.cfg.Lanes {
-		conn, err := grpc.NewClient(l.rightAddr, dialOptions(l.node.cfg.Credentials)...)
-		if err != nil {
+		n := &lane{link: l}
+		var err error
+		if n.conn, err = grpc.NewClient(l.rightAddr, append(dialOptions(l.node.cfg.Credentials), grpc.WithContextDialer(n.connect))...); err != nil {
 			return err
 		}
-		n := &lane{link: l, conn: conn}
 		l.lanes = append(l.lanes, n)
 		g.Go(func() error { return n.shake(i) })
 	}
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	l.withdraw()
+	if err != nil {
 		return err
 	}
 	l.dialled, l.sending = true, len(l.lanes)
+	for _, n := range l.lanes {
+		l.coding.sockets = append(l.coding.sockets, socket{busy: n.busy})
+	}
 	for _, n := range l.lanes {
 		l.wg.Go(n.write)
 		l.wg.Go(n.watch)
 	}
 	return nil
+}
+
+// connect dials the connection below a lane.
+func (n *lane) connect(ctx context.Context, addr string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if tcp, ok := c.(*net.TCPConn); ok {
+		n.tcp.Store(tcp)
+	}
+	return c, err
+}
+
+// busy is how long the lane has had bytes under way, 0 where that is not known.
+func (n *lane) busy() time.Duration {
+	if c := n.tcp.Load(); c != nil {
+		return busyTime(c)
+	}
+	return 0
 }
 
 // shake shakes hands for lane i.
@@ -53,6 +82,9 @@ func (n *lane) shake(i int) error {
 		digest: allreduce.RunDigest(n.node.cfg.Run), run: n.node.cfg.Run,
 	}
 	ctx := metadata.AppendToOutgoingContext(n.ctx, helloKey, string(h.encode()))
+	if i == 0 {
+		ctx = n.offer(ctx)
+	}
 	desc := &grpc.StreamDesc{StreamName: methodName, ClientStreams: true, ServerStreams: true}
 	s, err := n.conn.NewStream(ctx, desc, "/"+serviceName+"/"+methodName, grpc.WaitForReady(true))
 	if err != nil {
@@ -66,6 +98,9 @@ func (n *lane) shake(i int) error {
 		return refusal(err)
 	}
 	n.stream = s
+	if i == 0 {
+		return n.answered(md)
+	}
 	return nil
 }
 
@@ -96,9 +131,9 @@ func (n *lane) write() {
 }
 
 func (n *lane) put(m allreduce.Message) error {
-	n.frame.message = m
+	n.pack(m)
 	err := n.stream.SendMsg(&n.frame)
-	n.frame.message = allreduce.Message{}
+	n.frame = frame{}
 	return err
 }
 

@@ -37,6 +37,15 @@ func newMembership(n *Node, generation uint64, rank, size, group int, addr func(
 	return m
 }
 
+// linksOf returns the links to neighbours of a membership, by level; none of any
+// other transport.
+func linksOf(t allreduce.Transport) []*link {
+	if m, ok := t.(*membership); ok && m.links[allreduce.Inner].size > 1 {
+		return m.links
+	}
+	return nil
+}
+
 // connect links to the neighbours of all levels at once.
 func (m *membership) connect(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -16,8 +16,11 @@ import (
 // Which lane a message takes is left to chance: they all take from one queue, and
 // the inbox finds messages by key. The first lane that breaks breaks the link.
 //
+// Between neighbours on one host most messages go through shared memory instead;
+// see shared.
+//
 // Goroutines, all in wg: write and watch of each lane, the server's handler and
-// read of each stream from the left. They end when over is closed (and abortGrace
+// read of each stream from the left, readShared and the region's Watch. They end when over is closed (and abortGrace
 // has passed at most), which fail and Close do.
 type link struct {
 	node       *Node
@@ -29,6 +32,7 @@ type link struct {
 	rightAddr  string
 	inbox      *allreduce.Inbox // shared with the sibling
 	sibling    *link            // of the other level, nil in a flat ring; it fails when this fails
+	coding     coding
 
 	ctx    context.Context // of the client streams
 	cancel context.CancelFunc
@@ -45,6 +49,7 @@ type link struct {
 	rightDone chan struct{} // closed when it has ended them all
 	wg        sync.WaitGroup
 	closeOnce sync.Once
+	shared    shared
 	joining   sync.Mutex // held by connect; Close may come from elsewhere
 
 	mu       sync.Mutex
@@ -69,6 +74,10 @@ func newLink(n *Node, generation uint64, rank, size int, rightAddr string) *link
 		attached:  make(chan struct{}),
 		rightGone: make(chan struct{}),
 		rightDone: make(chan struct{}),
+	}
+	l.coding.mode = n.cfg.Coding
+	if told := n.cfg.CodingChanged; told != nil {
+		l.coding.report = func(f CodingFigures) { told(l.level, f) }
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -135,6 +144,7 @@ func (l *link) finish(cause error) bool {
 	}
 	l.isOver, l.cause = true, cause
 	close(l.over)
+	l.closeShared()
 	return true
 }
 
@@ -148,17 +158,12 @@ func (l *link) ended() error {
 	return allreduce.ErrClosed
 }
 
-// Buffer is allreduce.Transport's for one level.
-func (l *link) Buffer(_ context.Context, n int) (allreduce.Message, error) {
-	if err := l.sendable(); err != nil {
-		return allreduce.Message{}, err
-	}
-	return allreduce.NewBuffer(n).Message(), nil
-}
-
 // Send is allreduce.Transport's for one level.
 func (l *link) Send(ctx context.Context, m allreduce.Message) error {
 	err := l.sendable()
+	if err == nil && lend(&m) {
+		return nil
+	}
 	if err == nil {
 		select {
 		case l.queue <- m:
@@ -197,6 +202,9 @@ func (l *link) Close() error {
 		l.joining.Lock()
 		defer l.joining.Unlock()
 		if l.dialled {
+			if out := l.shared.out.Load(); out != nil {
+				out.Close() // what was lent is received before the end
+			}
 			close(l.flush)
 			err = l.awaitRight()
 		}

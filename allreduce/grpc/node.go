@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
@@ -165,7 +164,7 @@ func (n *Node) serve(s grpc.ServerStream) error {
 		return err
 	}
 	defer release()
-	if err := s.SendHeader(metadata.MD{}); err != nil {
+	if err := s.SendHeader(l.answer(&h)); err != nil {
 		l.fail(l.peerError(l.left(), err))
 		return err
 	}

@@ -14,11 +14,13 @@ import (
 	"github.com/lockstep-ml/lockstep/allreduce"
 )
 
-func TestSameBitsOverSockets(t *testing.T) {
+func TestSameBitsOverSockets(t *testing.T) { eachWay(t, sameBitsOverSockets) }
+
+func sameBitsOverSockets(t *testing.T, makeWorkers func(int, bool) []*worker) {
 	const replicas = 5
 	for _, size := range []int{1, 2, 3, 5} {
 		t.Run(describe(size, replicas), func(t *testing.T) {
-			workers := newWorkers(t, size, false)
+			workers := makeWorkers(size, false)
 			rings := joinAll(t, workers, 4, replicas, func(c *allreduce.Config) { c.SegmentBytes = 4096 })
 			defer closeAll(t, rings)
 			var wg sync.WaitGroup // all buckets at once
@@ -47,8 +49,10 @@ func TestSameBitsOverSockets(t *testing.T) {
 	}
 }
 
-func TestNextGenerationOnTheSameNodes(t *testing.T) {
-	workers := newWorkers(t, 3, false)
+func TestNextGenerationOnTheSameNodes(t *testing.T) { eachWay(t, nextGenerationOnTheSameNodes) }
+
+func nextGenerationOnTheSameNodes(t *testing.T, makeWorkers func(int, bool) []*worker) {
+	workers := makeWorkers(3, false)
 	all := gradients(3, 5000, 1)
 	b := allreduce.Bucket{Step: 1}
 	for generation := uint64(1); generation <= 3; generation++ {
@@ -67,8 +71,10 @@ func TestNextGenerationOnTheSameNodes(t *testing.T) {
 	}
 }
 
-func TestAbortTellsBothNeighboursWhy(t *testing.T) {
-	workers := newWorkers(t, 3, false)
+func TestAbortTellsBothNeighboursWhy(t *testing.T) { eachWay(t, abortTellsBothNeighboursWhy) }
+
+func abortTellsBothNeighboursWhy(t *testing.T, makeWorkers func(int, bool) []*worker) {
+	workers := makeWorkers(3, false)
 	rings := joinAll(t, workers, 1, 3, nil)
 	defer closeAll(t, rings)
 	var wg sync.WaitGroup
@@ -129,8 +135,10 @@ func TestKilledMidBucket(t *testing.T) {
 }
 
 // A lane that breaks takes the generation with it, though the others stand.
-func TestOneBrokenLaneNamesItsPeer(t *testing.T) {
-	workers := newWorkers(t, 3, true)
+func TestOneBrokenLaneNamesItsPeer(t *testing.T) { eachWay(t, oneBrokenLaneNamesItsPeer) }
+
+func oneBrokenLaneNamesItsPeer(t *testing.T, makeWorkers func(int, bool) []*worker) {
+	workers := makeWorkers(3, true)
 	rings := joinAll(t, workers, 1, 3, func(c *allreduce.Config) {
 		c.BeginTimeout, c.HopTimeout = time.Hour, time.Hour
 	})
@@ -261,8 +269,10 @@ func TestJoinNamesWhoIsMissing(t *testing.T) {
 	t.Log(err)
 }
 
-func TestNodeCloseEndsJoinAndReduce(t *testing.T) {
-	workers := newWorkers(t, 2, false)
+func TestNodeCloseEndsJoinAndReduce(t *testing.T) { eachWay(t, nodeCloseEndsJoinAndReduce) }
+
+func nodeCloseEndsJoinAndReduce(t *testing.T, makeWorkers func(int, bool) []*worker) {
+	workers := makeWorkers(2, false)
 	rings := joinAll(t, workers, 1, 2, nil)
 	all := gradients(2, 1000, 1)
 	errs := make(chan error, 2)

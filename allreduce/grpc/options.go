@@ -9,6 +9,9 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/experimental"
+
+	"github.com/lockstep-ml/lockstep/allreduce"
+	"github.com/lockstep-ml/lockstep/allreduce/shm"
 )
 
 const (
@@ -37,8 +40,9 @@ type Config struct {
 	// InboxBytes bounds what waits here for one generation's ring; 0 means
 	// allreduce.DefaultInboxBytes.
 	InboxBytes int
-	// Lanes is how many connections lead to the right neighbour, 1..16. Neighbours
-	// may differ in it.
+	// Lanes is how many connections lead to the right neighbour, 1..16. Two keep a
+	// second core busy where there is one; more pay on links that outrun two.
+	// Neighbours may differ in it.
 	Lanes int
 	// QueueLength is how many messages may wait to be written.
 	QueueLength int
@@ -48,11 +52,22 @@ type Config struct {
 	// CloseTimeout bounds the wait for the right neighbour to have read
 	// everything when a transport is closed.
 	CloseTimeout time.Duration
+	// Sharing says whether memory is shared with neighbours on the same host. Each
+	// level's link has its own region, and finds out for itself.
+	Sharing Sharing
+	// Region is the memory that is then shared with the right neighbour. Payloads
+	// that are longer than its slots go over gRPC.
+	Region shm.Geometry
+	// Coding says whether 16-bit data is coded on its way to the right neighbour.
+	Coding Coding
+	// CodingChanged, if not nil, is told when the link of a level starts or stops
+	// coding. It must not block.
+	CodingChanged func(allreduce.Level, CodingFigures)
 }
 
 // DefaultConfig returns a Config for which the caller sets Run and Credentials.
 func DefaultConfig() Config {
-	return Config{Lanes: 2, QueueLength: 16, JoinWait: time.Minute, CloseTimeout: 2 * time.Second}
+	return Config{Lanes: 2, QueueLength: 16, JoinWait: time.Minute, CloseTimeout: 2 * time.Second, Region: shm.Default()}
 }
 
 // Validate reports every fault at once.
@@ -75,6 +90,15 @@ func (c Config) Validate() error {
 	}
 	if c.JoinWait <= 0 || c.CloseTimeout <= 0 {
 		faults = append(faults, fmt.Errorf("JoinWait is %v and CloseTimeout %v, must be above zero", c.JoinWait, c.CloseTimeout))
+	}
+	if c.Sharing > ShareAlways {
+		faults = append(faults, fmt.Errorf("config.Sharing is %d, must be ShareAuto, ShareNever or ShareAlways", c.Sharing))
+	}
+	if err := c.Region.Validate(); err != nil && c.Sharing != ShareNever {
+		faults = append(faults, fmt.Errorf("config.Region: %w", err))
+	}
+	if c.Coding > CodeAlways {
+		faults = append(faults, fmt.Errorf("config.Coding is %d, must be CodeAuto, CodeNever or CodeAlways", c.Coding))
 	}
 	if len(faults) == 0 {
 		return nil

@@ -21,8 +21,9 @@ import (
 // allreduceOptions is what is to be measured, and where.
 type allreduceOptions struct {
 	workers, elements, bucket int
+	replicas                  int // of each worker
 	wire, rounds              int
-	transport                 string
+	transport, coding         string
 	group                     groups
 	compute, timeout          time.Duration
 	hosts                     []string
@@ -47,7 +48,9 @@ plain TCP (TLS where --tls is given), with no arithmetic.
   cpu_seconds_per_gb  user and system time of all workers for 4 * elements bytes, that is for one round, in GB
   raw_tcp_gb_per_s    bytes that a worker sends a second over plain TCP, all sending at once
   share_of_raw_tcp    plain TCP's median time / seconds
-  sent_bytes, messages   what a worker sends in a round, headers included
+  sent_bytes, messages   what a worker sends in a round, headers included, before coding
+  coding              with --wire 16: how many links code, and the mean over the links of what they carry without and with it, of what a core codes, in GB/s of
+                      values, and of the bytes that are left of one
   hop_seconds         the least time that a byte takes to the neighbour over plain TCP
   ring_hop_seconds, ring_bytes_per_s   what the ring itself measures of a hop, handling included, and of what a worker sends, in the first ring
   estimated_seconds   a round by the model that --group auto chooses by, from these two
@@ -86,8 +89,10 @@ func (o *allreduceOptions) addFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
 	f.IntVar(&o.workers, "workers", 2, "processes to start on this machine")
 	f.IntVar(&o.elements, "elements", resnet50Elements, "values of the gradient; the default is ResNet-50's")
+	f.IntVar(&o.replicas, "replicas", 1, replicasHelp)
 	f.IntVar(&o.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
 	f.StringVar(&o.transport, "transport", transportAuto, "how neighbours are reached: auto (as the trainer does), grpc or shm")
+	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
 	o.group = 1
 	f.Var(&o.group, "group", groupHelp)
 	f.IntVar(&o.bucket, "bucket", 0, "values of a bucket, in whole blocks of 1024; 0: as the trainer cuts; --elements or more: a single bucket")
@@ -107,6 +112,8 @@ func (o *allreduceOptions) addFlags(f *pflag.FlagSet) {
 	}
 }
 
+const replicasHelp = "replicas that each worker hosts: more make the sums of 16 bits wider, as in a run"
+
 // validate reports everything wrong that can be seen at once.
 func (o *allreduceOptions) validate() error {
 	var errs []error
@@ -118,12 +125,13 @@ func (o *allreduceOptions) validate() error {
 	bad(o.workers < 1 || o.workers > 64, "--workers %d: 1 to 64 processes", o.workers)
 	bad(len(o.hosts) > ringbench.MaxMembers, "--hosts: %d hosts, at most %d", len(o.hosts), ringbench.MaxMembers)
 	bad(o.elements < 1 || o.elements > ringbench.MaxElements, "--elements %d: 1 to %d", o.elements, ringbench.MaxElements)
+	bad(o.replicas < 1 || o.replicas > 64, "--replicas %d: 1 to 64 on each worker", o.replicas)
 	bad(o.bucket < 0, "--bucket %d cannot be negative", o.bucket)
 	bad(o.rounds < 1 || o.rounds > 10000, "--rounds %d: 1 to 10000", o.rounds)
 	bad(o.compute < 0, "--compute %v cannot be negative", o.compute)
 	bad(o.timeout <= o.compute, "--timeout %v must exceed --compute %v", o.timeout, o.compute)
 	bad(o.timeout <= 0, "--timeout %v must be positive", o.timeout)
-	return errors.Join(append(errs, checkBenchLink(ringbench.Link{Wire: o.wire, Transport: o.transport}))...)
+	return errors.Join(append(errs, checkBenchLink(ringbench.Link{Wire: o.wire, Transport: o.transport, Coding: o.coding}))...)
 }
 
 // member serves sessions.
@@ -169,7 +177,7 @@ func (o *allreduceOptions) member(cmd *cobra.Command) error {
 func (o *allreduceOptions) logged(open func(ringbench.Link, string) (ringbench.Rings, error)) func(ringbench.Link, string) (ringbench.Rings, error) {
 	log := newLog(o.verbose, slog.LevelWarn, "bench")
 	return func(l ringbench.Link, host string) (ringbench.Rings, error) {
-		log.Info("a session begins", "workers", l.Replicas, "wire", l.Wire, "transport", l.Transport)
+		log.Info("a session begins", "replicas", l.Replicas, "wire", l.Wire, "transport", l.Transport)
 		return open(l, host)
 	}
 }

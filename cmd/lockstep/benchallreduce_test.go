@@ -66,6 +66,26 @@ func groupOf(args []string) int {
 	return 1
 }
 
+// The bits are compared before anything is timed, with coding as without.
+func TestBenchAllreduceCodes(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"on", "off", "auto"} {
+		var r allreduceReport
+		lockstep(t, 0, allreduceBench("--workers", "2", "--wire", "16", "--replicas", "2", "--transport", "grpc", "--coding", mode)...).lastLine(&r)
+		c := r.Coding
+		if c == nil || c.Mode != mode || c.Links != 2 || r.Replicas != 4 {
+			t.Errorf("%s: %+v, coding %+v", mode, r, c)
+			continue
+		}
+		if mode == "on" && (c.On != 2 || c.Ratio < 0.5 || c.Ratio > 0.9) {
+			t.Errorf("%s: %+v", mode, *c)
+		}
+		if mode == "off" && (c.On != 0 || c.Ratio != 0 || c.Coded != 0) {
+			t.Errorf("%s: %+v", mode, *c)
+		}
+	}
+}
+
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Abs(b) }
 
 func TestBenchAllreduceRefuses(t *testing.T) {
@@ -75,6 +95,7 @@ func TestBenchAllreduceRefuses(t *testing.T) {
 		{[]string{"--workers", "0", "--elements", "0", "--rounds", "0", "--wire", "8"}, []string{"--workers 0", "--elements 0", "--rounds 0", "--wire 8"}},
 		{[]string{"--workers", "4", "--group", "3"}, []string{"--group", "4 workers do not divide"}},
 		{[]string{"--group", "some"}, []string{"neither auto nor a number"}},
+		{[]string{"--coding", "zip", "--replicas", "0"}, []string{"--coding zip", "auto, on or off", "--replicas 0"}},
 		{[]string{"--transport", "carrier"}, []string{"--transport carrier", "auto, grpc and shm"}},
 		{[]string{"--elements", "2000000000", "--bucket", "1024"}, []string{"--bucket 1024", "buckets"}},
 		{[]string{"--timeout", "1s", "--compute", "2s"}, []string{"--timeout 1s"}},

@@ -29,6 +29,7 @@ type allreduceReport struct {
 	RingBytesPerS   float64 `json:"ring_bytes_per_s"`
 	Estimated       float64 `json:"estimated_seconds"`
 	Workers         int     `json:"workers"`
+	Replicas        int     `json:"replicas"`
 	Group           int     `json:"group"` // workers in a group of the ring; 1: flat
 	Elements        int     `json:"elements"`
 	Buckets         int     `json:"buckets"`
@@ -36,12 +37,15 @@ type allreduceReport struct {
 	Transport       string  `json:"transport"`
 	TLS             bool    `json:"tls"`
 	SentBytes       int64   `json:"sent_bytes"`
-	Messages        int64   `json:"messages"`
-	Rounds          int     `json:"rounds"`
-	ComputeSeconds  float64 `json:"compute_seconds,omitempty"`
-	StepSeconds     float64 `json:"step_seconds,omitempty"`
-	ExposedSeconds  float64 `json:"exposed_seconds,omitempty"`
-	Ready           string  `json:"ready,omitempty"` // how the buckets are spread over the backward pass
+
+	Coding *codingReport `json:"coding,omitempty"`
+
+	Messages       int64   `json:"messages"`
+	Rounds         int     `json:"rounds"`
+	ComputeSeconds float64 `json:"compute_seconds,omitempty"`
+	StepSeconds    float64 `json:"step_seconds,omitempty"`
+	ExposedSeconds float64 `json:"exposed_seconds,omitempty"`
+	Ready          string  `json:"ready,omitempty"` // how the buckets are spread over the backward pass
 }
 
 // The ways to spread buckets over a backward pass.
@@ -59,7 +63,7 @@ func (o *allreduceOptions) spec() (s ringbench.Spec, spread string, err error) {
 	if len(spans) > ringbench.MaxBuckets {
 		return s, "", fmt.Errorf("--bucket %d makes %d buckets, at most %d are allowed", o.bucket, len(spans), ringbench.MaxBuckets)
 	}
-	s = ringbench.Spec{Link: ringbench.Link{Wire: o.wire, Transport: o.transport}, Elements: o.elements, Compute: o.compute}
+	s = ringbench.Spec{Link: ringbench.Link{Wire: o.wire, Transport: o.transport, Coding: o.coding, Each: o.replicas}, Elements: o.elements, Compute: o.compute}
 	done, spread := func(lo int) float64 { return 1 - float64(lo)/float64(o.elements) }, readyEvenly
 	if o.elements == resnet50Elements {
 		net, err := resnet.Build("resnet50", 0)
@@ -104,7 +108,7 @@ func newAllreduceReport(o *allreduceOptions, workers int, spread string, res *ri
 	r := &allreduceReport{
 		Seconds: seconds, BestSeconds: slices.Min(res.Rounds).Seconds(), AlgorithmGBPerS: gb / seconds,
 		CPUSecondsPerGB: res.CPU.Seconds() / (gb * float64(len(res.Rounds))), HopSeconds: res.Hop.Seconds(),
-		Workers: workers, Elements: o.elements, Wire: o.wire, Transport: o.transport, TLS: o.sec.identity != nil,
+		Workers: workers, Replicas: workers * o.replicas, Elements: o.elements, Wire: o.wire, Transport: o.transport, TLS: o.sec.identity != nil,
 		SentBytes: res.Bytes, Messages: res.Messages, Rounds: len(res.Rounds), Buckets: res.Buckets,
 	}
 	r.Group, r.RingHopSeconds, r.RingBytesPerS = res.Group, res.RingHop.Seconds(), res.RingRate
@@ -116,10 +120,47 @@ func newAllreduceReport(o *allreduceOptions, workers int, spread string, res *ri
 		raw := median(res.Raw).Seconds()
 		r.RawTCPGBPerS, r.ShareOfRawTCP = float64(res.Bytes)/1e9/raw, raw/seconds
 	}
+	if workers > 1 && o.wire == 16 {
+		r.Coding = newCodingReport(o.coding, res.Coding)
+	}
 	if len(res.Steps) > 0 {
 		r.ComputeSeconds, r.Ready = o.compute.Seconds(), spread
 		r.StepSeconds, r.ExposedSeconds = median(res.Steps).Seconds(), median(res.Exposed).Seconds()
 	}
+	return r
+}
+
+// codingReport is what links make of coding: means over those that know.
+type codingReport struct {
+	Mode  string  `json:"mode"`
+	On    int     `json:"links_on"`
+	Links int     `json:"links"`
+	Plain float64 `json:"plain_gb_per_s,omitempty"`
+	Coded float64 `json:"coded_gb_per_s,omitempty"`
+	Coder float64 `json:"coder_gb_per_s,omitempty"`
+	Ratio float64 `json:"ratio,omitempty"`
+}
+
+func newCodingReport(mode string, links []ringbench.Coding) *codingReport {
+	mean := func(of func(c ringbench.Coding) float64) float64 {
+		sum, n := 0.0, 0
+		for _, c := range links {
+			if v := of(c); v > 0 {
+				sum, n = sum+v, n+1
+			}
+		}
+		return sum / float64(max(1, n))
+	}
+	r := &codingReport{Mode: mode, Links: len(links)}
+	for _, c := range links {
+		if c.On {
+			r.On++
+		}
+	}
+	r.Plain = mean(func(c ringbench.Coding) float64 { return c.Plain / 1e9 })
+	r.Coded = mean(func(c ringbench.Coding) float64 { return c.Coded / 1e9 })
+	r.Coder = mean(func(c ringbench.Coding) float64 { return c.Coder / 1e9 })
+	r.Ratio = mean(func(c ringbench.Coding) float64 { return c.Ratio })
 	return r
 }
 
@@ -145,6 +186,10 @@ func (r *allreduceReport) write(w io.Writer, asJSON bool) error {
 			plain = "plain TLS"
 		}
 		_, err = fmt.Fprintf(w, "%s moves as much at %.2f GB/s: the ring reaches %.0f %% of it; %.0f us to a neighbour\n", plain, r.RawTCPGBPerS, 100*r.ShareOfRawTCP, 1e6*r.HopSeconds)
+	}
+	if c := r.Coding; c != nil && err == nil {
+		_, err = fmt.Fprintf(w, "coding %s: %d of %d links code; without it %.3f GB/s of values, with it %.3f, a core codes %.3f, and %.3f of the bytes are left\n",
+			c.Mode, c.On, c.Links, c.Plain, c.Coded, c.Coder, c.Ratio)
 	}
 	if r.StepSeconds > 0 && err == nil {
 		_, err = fmt.Fprintf(w, "a step with %.3f s of computing, buckets ready %s: %.3f s, of which %.4f s (%.1f %%) are after the computing\n",

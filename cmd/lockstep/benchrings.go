@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
+	ringgrpc "github.com/lockstep-ml/lockstep/allreduce/grpc"
 	"github.com/lockstep-ml/lockstep/internal/ringbench"
 	"github.com/lockstep-ml/lockstep/worker"
 )
@@ -24,7 +25,7 @@ func openBenchRings(sec *network) func(ringbench.Link, string) (ringbench.Rings,
 		if err := checkBenchLink(l); err != nil {
 			return nil, err
 		}
-		r, err := openRings(l.Run, net.JoinHostPort(host, "0"), l.Wire, l.Transport, sec)
+		r, err := openRings(l.Run, net.JoinHostPort(host, "0"), l.Wire, l.Transport, l.Coding, sec)
 		if err != nil {
 			return nil, err
 		}
@@ -35,6 +36,9 @@ func openBenchRings(sec *network) func(ringbench.Link, string) (ringbench.Rings,
 func checkBenchLink(l ringbench.Link) error {
 	if l.Wire != 32 && l.Wire != 16 {
 		return fmt.Errorf("--wire %d: gradients travel in 32 or 16 bits", l.Wire)
+	}
+	if _, err := parseCoding(l.Coding); err != nil {
+		return err
 	}
 	return checkTransport(l.Transport)
 }
@@ -73,7 +77,7 @@ func aloneRing(l ringbench.Link) (ringbench.Ring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &benchRing{&ring{rg}, &counter{}}, nil
+	return &benchRing{&ring{rg, nil}, &counter{}}, nil
 }
 
 // benchRing is a ring as the benchmark knows it.
@@ -94,6 +98,14 @@ func (r *benchRing) Mean(ctx context.Context, step uint64, bucket int, exact boo
 // Sent implements ringbench.Ring.
 func (r *benchRing) Sent() (messages, bytes int64) {
 	return r.count.messages.Load(), r.count.bytes.Load()
+}
+
+// Coding implements ringbench.Ring.
+func (r *benchRing) Coding() (links []ringbench.Coding) {
+	for _, f := range ringgrpc.CodingOf(r.transport) {
+		links = append(links, ringbench.Coding(f))
+	}
+	return links
 }
 
 type counter struct{ messages, bytes atomic.Int64 }

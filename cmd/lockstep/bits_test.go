@@ -28,9 +28,13 @@ func TestSameBits(t *testing.T) {
 		{name: "one core", settings: []string{"GOMAXPROCS=1"}, args: []string{"--workers", "2"}},
 		{name: "4 threads", args: []string{"--workers", "1", "--threads", "4"}},
 		{name: "avx2 kernels", settings: []string{"LOCKSTEP_SIMD=avx2"}, args: []string{"--workers", "2"}},
+		{name: "no shared memory", args: []string{"--workers", "3", "--transport", "grpc"}},
 		{name: "evaluations between", args: []string{"--workers", "2", "--eval-every", "1"}},
 		{name: "16 bits, 3 workers", args: []string{"--workers", "3", "--wire", "16"}, like: []string{"--wire", "16"}},
 		{name: "16 bits, two levels", args: []string{"--workers", "6", "--group", "2", "--wire", "16"}, like: []string{"--wire", "16"}},
+		{name: "16 bits, two levels, coded", args: []string{"--workers", "4", "--group", "2", "--wire", "16", "--coding", "on", "--transport", "grpc"}, like: []string{"--wire", "16"}},
+		{name: "16 bits, coded", args: []string{"--workers", "3", "--wire", "16", "--coding", "on", "--transport", "grpc"}, like: []string{"--wire", "16"}},
+		{name: "16 bits, never coded", args: []string{"--workers", "2", "--wire", "16", "--coding", "off", "--transport", "grpc"}, like: []string{"--wire", "16"}},
 		{name: "16 bits, 5 workers", args: []string{"--workers", "5", "--wire", "16"}, like: []string{"--wire", "16"}},
 	}
 	for _, c := range cases {

@@ -21,7 +21,9 @@ type jobOptions struct {
 	threads    int
 	decoders   int
 	ringListen string
+	transport  string // how ring neighbours are reached
 	advertise  string // host that neighbours dial; empty: the one listened on
+	coding     string // as --coding names it
 	log        *slog.Logger
 }
 
@@ -70,10 +72,11 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		return nil, err
 	}
 	closers = append(closers, engine.Close)
-	r, err := openRings(run, o.ringListen, s.wire, transportAuto, sec)
+	r, err := openRings(run, o.ringListen, s.wire, o.transport, o.coding, sec)
 	if err != nil {
 		return nil, err
 	}
+	r.log = o.log
 	closers = append(closers, r.close)
 	addr, err := advertised(r.addr, o.advertise)
 	if err != nil {

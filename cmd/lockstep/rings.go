@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -14,22 +15,22 @@ import (
 	"github.com/lockstep-ml/lockstep/worker"
 )
 
-// The ways to a ring neighbour, as flags name them. auto is the trainer's own choice.
+// The ways to a ring neighbour, as flags name them. auto shares memory with those on the same host.
 const (
 	transportAuto = "auto"
 	transportGRPC = "grpc"
 	transportSHM  = "shm"
 )
 
+// transportHelp describes the flag.
+const transportHelp = "how ring neighbours are reached: grpc; shm, shared memory, which refuses one that is not on this host; auto, what works"
+
 // checkTransport refuses what openRings could not make.
 func checkTransport(name string) error {
-	switch name {
-	case transportAuto, transportGRPC:
-		return nil
-	case transportSHM:
-		return errors.New("--transport shm: this build has no ring over shared memory yet; say grpc or auto")
+	if _, err := ringgrpc.ParseSharing(name); err != nil {
+		return fmt.Errorf("--transport %s: the transports are %s, %s and %s", name, transportAuto, transportGRPC, transportSHM)
 	}
-	return fmt.Errorf("--transport %s: the transports are auto, grpc and shm", name)
+	return nil
 }
 
 // rings gives the worker package the exact ring over gRPC.
@@ -39,11 +40,16 @@ type rings struct {
 	served chan error
 	addr   string
 	wire   allreduce.Wire
+	log    *slog.Logger // told how neighbours are reached, and when a link starts or stops coding; nil for nobody
 }
 
 // openRings listens for left neighbours and serves them until close. It is the one place where a transport is chosen.
-func openRings(run, listen string, wire int, transport string, sec *network) (*rings, error) {
+func openRings(run, listen string, wire int, transport, coding string, sec *network) (*rings, error) {
 	if err := checkTransport(transport); err != nil {
+		return nil, err
+	}
+	code, err := parseCoding(coding)
+	if err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", listen)
@@ -52,17 +58,47 @@ func openRings(run, listen string, wire int, transport string, sec *network) (*r
 	}
 	cfg := ringgrpc.DefaultConfig()
 	cfg.Run, cfg.Credentials = run, sec.client()
+	if cfg.Sharing, err = ringgrpc.ParseSharing(transport); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	r := &rings{}
+	cfg.Coding, cfg.CodingChanged = code, r.codingChanged
 	node, err := ringgrpc.NewNode(cfg)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	r := &rings{
+	*r = rings{
 		node: node, addr: l.Addr().String(), wire: allreduce.Wire(wire), served: make(chan error, 1),
 		server: grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(sec.server()))...),
 	}
 	node.Register(r.server)
 	go func() { r.served <- r.server.Serve(l) }()
 	return r, nil
+}
+
+// codingHelp describes the flag.
+const codingHelp = "send 16-bit values to the ring neighbour in coded form: auto, where that measures faster than the link; on; off. The bits are the same"
+
+const codingAuto = "auto"
+
+func parseCoding(name string) (ringgrpc.Coding, error) {
+	c, err := ringgrpc.ParseCoding(name)
+	if err != nil {
+		return c, fmt.Errorf("--coding %s: must be auto, on or off", name)
+	}
+	return c, nil
+}
+
+// codingChanged says that a link has started or stopped coding.
+func (r *rings) codingChanged(level allreduce.Level, f ringgrpc.CodingFigures) {
+	if r.log == nil {
+		return
+	}
+	what := "the link to the right neighbour is slower than the coder: coding"
+	if !f.On {
+		what = "coding no longer pays on the link to the right neighbour"
+	}
+	r.log.Info(what, "level", level, "figures", f)
 }
 
 func (r *rings) close() error {
@@ -95,6 +131,11 @@ func (r *rings) join(ctx context.Context, m worker.Membership, cfg allreduce.Con
 	if err != nil {
 		return nil, err
 	}
+	for level, ways := range ringgrpc.WaysOf(transport) {
+		if r.log != nil {
+			r.log.Info("joined the ring", "generation", m.Generation, "rank", m.Rank, "of", len(m.Names), "level", allreduce.Level(level), "from_left", ways.Left, "to_right", ways.Right)
+		}
+	}
 	if wrap != nil {
 		transport = wrap(transport)
 	}
@@ -102,11 +143,14 @@ func (r *rings) join(ctx context.Context, m worker.Membership, cfg allreduce.Con
 	if err != nil {
 		return nil, errors.Join(err, transport.Close())
 	}
-	return &ring{rg}, nil
+	return &ring{rg, transport}, nil
 }
 
 // ring gives the worker package one generation's ring.
-type ring struct{ *allreduce.Ring }
+type ring struct {
+	*allreduce.Ring
+	transport allreduce.Transport
+}
 
 // Mean implements worker.Ring.
 func (r ring) Mean(ctx context.Context, step uint64, bucket int, exact bool, local []worker.Contribution, dst []float32) error {

@@ -27,6 +27,8 @@ import (
 func trainCommand() *cobra.Command {
 	o := &runOptions{settings: newSettings(), listen: "127.0.0.1:0"}
 	var threads int
+	var transport string
+	var coding string
 	cmd := &cobra.Command{
 		Use:   "train",
 		Short: "Train on this machine: a coordinator and worker processes",
@@ -47,21 +49,31 @@ Ctrl-C ends the run in good order; --resume goes on with it, with any number of 
 			if err := cpu.Check(core.Precision(o.settings.precision)); errors.Is(err, cpu.ErrNoBF16) { // before anything is written
 				return fmt.Errorf("--precision %s: %w", o.settings.precision, err)
 			}
-			return coordinate(cmd, o, &localCrew{o: o, threads: threads, stderr: cmd.ErrOrStderr()})
+			if err := checkTransport(transport); err != nil {
+				return err
+			}
+			if _, err := parseCoding(coding); err != nil {
+				return err
+			}
+			return coordinate(cmd, o, &localCrew{o: o, threads: threads, transport: transport, coding: coding, stderr: cmd.ErrOrStderr()})
 		},
 	}
 	f := cmd.Flags()
 	o.addRunFlags(f)
 	f.IntVar(&threads, "threads", 0, "cores of each worker's engine; 0: this machine's, shared out")
+	f.StringVar(&transport, "transport", transportAuto, transportHelp)
+	f.StringVar(&coding, "coding", codingAuto, codingHelp)
 	o.sec.addFlags(f)
 	return cmd
 }
 
 // localCrew runs workers as processes of this machine.
 type localCrew struct {
-	o       *runOptions
-	threads int // of each; 0: shared out
-	stderr  io.Writer
+	o         *runOptions
+	threads   int // of each; 0: shared out
+	transport string
+	coding    string
+	stderr    io.Writer
 
 	mu     sync.Mutex // of stderr
 	group  sync.WaitGroup
@@ -127,7 +139,7 @@ func workerEnvironment() []string {
 
 // passOn lists the flags that workers need too.
 func (c *localCrew) passOn() []string {
-	var out []string
+	out := []string{"--transport", c.transport}
 	if c.o.otlp != "" {
 		out = append(out, "--otlp", c.o.otlp)
 	}
@@ -136,6 +148,9 @@ func (c *localCrew) passOn() []string {
 	}
 	if c.o.sec.insecure {
 		out = append(out, "--insecure")
+	}
+	if c.coding != codingAuto {
+		out = append(out, "--coding", c.coding)
 	}
 	if c.o.verbose {
 		out = append(out, "--verbose")

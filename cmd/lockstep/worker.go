@@ -26,11 +26,13 @@ type workerOptions struct {
 	join      []string
 	name      string
 	listen    string
+	transport string
 	gossip    string
 	advertise string
 	threads   int
 	decoders  int
 	wait      time.Duration
+	coding    string
 	otlp      string
 	verbose   bool
 	ofTrain   bool // started by train, which tells how the run ended
@@ -54,6 +56,12 @@ coordinator; one that is given here must be the same there. Only --data may diff
 			if len(o.join) == 0 { // not a required flag to cobra, which would not look into file and environment
 				return errors.New("--join HOST:PORT is needed: where the coordinator or another member listens")
 			}
+			if err := checkTransport(o.transport); err != nil {
+				return err
+			}
+			if _, err := parseCoding(o.coding); err != nil {
+				return err
+			}
 			return work(cmd.Context(), o)
 		},
 	}
@@ -62,10 +70,12 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	f.StringSliceVar(&o.join, "join", nil, "HOST:PORT of the coordinator or another member; several may be given")
 	f.StringVar(&o.name, "name", "", "name of this worker, unique in the run; empty: host and process")
 	f.StringVar(&o.listen, "listen", "127.0.0.1", "host or HOST:PORT where ring neighbours connect")
+	f.StringVar(&o.transport, "transport", transportAuto, transportHelp)
 	f.StringVar(&o.gossip, "gossip", "", "HOST:PORT for gossip (TCP and UDP); empty: any free port on --listen's host")
 	f.StringVar(&o.advertise, "advertise", "", "host under which others reach this machine; empty: --listen's")
 	f.IntVar(&o.threads, "threads", 0, "cores for the engine; 0: all")
 	f.IntVar(&o.decoders, "decoders", 0, "goroutines that decode and augment; 0: by the number of cores")
+	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
 	f.DurationVar(&o.wait, "wait", time.Minute, "how long to try to reach the coordinator")
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector for traces")
@@ -149,7 +159,7 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, advertise: o.advertise, log: newLog(o.verbose, slog.LevelWarn, o.name)}
+	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, transport: o.transport, advertise: o.advertise, coding: o.coding, log: newLog(o.verbose, slog.LevelWarn, o.name)}
 	if _, given := o.settings.given()["data"]; given {
 		j.data = o.settings.data
 	}

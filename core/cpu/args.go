@@ -30,9 +30,9 @@ type convArgs struct {
 	ahead     unsafe.Pointer
 	aheadStep int
 	add       int // 1: add to what out holds
-	// tiles is how many of one shape there are, 1 or more, each inTile and outTile bytes after the one before. The kernel spoils
-	// tiles, in and out.
-	tiles, inTile, outTile int
+	// tiles is how many of one shape there are, 1 or more, each inTile and outTile bytes after the one before, and its weights wTile
+	// bytes after that one's. The kernel spoils tiles, in, out and w.
+	tiles, inTile, outTile, wTile int
 	//lint:ignore U1000 the kernels' own, from tile to tile
 	left, adding int
 }
@@ -105,6 +105,17 @@ type imageArgs struct {
 	channels   int // vector kernels want imageLanes
 	rows, cols int
 	outRow     int
+}
+
+// winogradArgs describes n tiles of a row, each of 4x4 pixels read, two apart, or of 2x2 pixels written, and of 16 values in as many
+// planes. For filters and their gradients, n is the input lanes of a pair of blocks, of which one side holds nine blocks of weights.
+type winogradArgs struct {
+	in, out       unsafe.Pointer
+	inRow, outRow int // of pixels
+	plane         int // from one plane of values to the next
+	n             int
+	add           int // 1: add to what the pixels hold
+	half          float32
 }
 
 // pixelArgs describes pixels, or pieces of them, to copy or to add. They may lie apart.

@@ -20,6 +20,7 @@ type gemm struct {
 	weights int // first weight of output block 0
 	wBlock  int // weights of one output block
 	scheme
+	winograd *winogradPlan // nil for other arithmetics
 }
 
 // source is what taps read of an image: planes of rows, each a channel block or, with a stride, a part of one.
@@ -68,7 +69,9 @@ type arithmetic interface {
 	multiply(s *scratch, m *gemm, src, out unsafe.Pointer, w []float32, blocks span, outBlock int, add bool)
 	// relay lays out the weights of an output block: for the forward pass, and where there is one for the backward pass.
 	relay(e *Engine, u *convUnit, ob, thread int)
-	// settleSums plans the gradient of the weights, sumTile computes it for a tile of channels over a group of images.
+	// settleSums plans the gradient of the weights, for which a pair of blocks has so many 16x16 sums at a time; sumTile computes it for a
+	// tile of channels over a group of images.
+	sumsOfPair(u *convUnit) int
 	settleSums(u *convUnit) (taps []tapRun, room int)
 	sumTile(e *Engine, u *convUnit, t channelTile, group, thread int)
 }

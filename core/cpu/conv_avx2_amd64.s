@@ -75,6 +75,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -167,6 +169,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -272,6 +276,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -390,6 +396,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -521,6 +529,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -665,6 +675,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -738,6 +750,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -830,6 +844,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -941,6 +957,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1071,6 +1089,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1220,6 +1240,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1388,6 +1410,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile

@@ -68,6 +68,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -147,6 +149,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -233,6 +237,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -326,6 +332,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -426,6 +434,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -533,6 +543,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -647,6 +659,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -768,6 +782,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -896,6 +912,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1031,6 +1049,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1173,6 +1193,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1322,6 +1344,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1478,6 +1502,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1641,6 +1667,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1720,6 +1748,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1813,6 +1843,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -1920,6 +1952,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -2041,6 +2075,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -2176,6 +2212,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -2325,6 +2363,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -2488,6 +2528,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -2665,6 +2707,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -2856,6 +2900,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -3061,6 +3107,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -3280,6 +3328,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -3513,6 +3563,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -3602,6 +3654,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -3712,6 +3766,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -3843,6 +3899,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -3995,6 +4053,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -4168,6 +4228,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -4362,6 +4424,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -4577,6 +4641,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -4813,6 +4879,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -4912,6 +4980,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -5039,6 +5109,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -5194,6 +5266,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -5377,6 +5451,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -5588,6 +5664,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -5827,6 +5905,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -5908,6 +5988,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -6002,6 +6084,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -6109,6 +6193,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -6229,6 +6315,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -6362,6 +6450,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -6508,6 +6598,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -6667,6 +6759,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -6839,6 +6933,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -7024,6 +7120,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -7222,6 +7320,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -7433,6 +7533,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -7657,6 +7759,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -7894,6 +7998,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -8144,6 +8250,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -8238,6 +8346,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -8358,6 +8468,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -8504,6 +8616,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -8676,6 +8790,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -8874,6 +8990,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -9098,6 +9216,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -9348,6 +9468,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -9458,6 +9580,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -9607,6 +9731,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -9795,6 +9921,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10022,6 +10150,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10148,6 +10278,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10326,6 +10458,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10556,6 +10690,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10619,6 +10755,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10692,6 +10830,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10775,6 +10915,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10868,6 +11010,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -10971,6 +11115,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -11084,6 +11230,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -11207,6 +11355,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -11340,6 +11490,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -11483,6 +11635,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -11636,6 +11790,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -11799,6 +11955,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -11972,6 +12130,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -12155,6 +12315,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -12348,6 +12510,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -12551,6 +12715,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile
@@ -12764,6 +12930,8 @@ stored:
 	JZ done
 	MOVQ convArgs_inTile(AX), BX
 	ADDQ BX, convArgs_in(AX)
+	MOVQ convArgs_wTile(AX), BX
+	ADDQ BX, convArgs_w(AX)
 	MOVQ convArgs_outTile(AX), BX
 	ADDQ BX, convArgs_out(AX)
 	JMP tile

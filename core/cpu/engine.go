@@ -11,7 +11,7 @@ import (
 
 // Numerics and NumericsBF16 name the arithmetic of this engine at either precision, whatever kernels and threads it uses.
 const (
-	Numerics     = "float32 fused blocks of 16, version 2"
+	Numerics     = "float32 fused blocks of 16, version 3"
 	NumericsBF16 = "bf16 pairs into float32 sums, blocks of 16, version 1"
 )
 
@@ -68,6 +68,7 @@ type scratch struct {
 	transpose transposeArgs
 	image     imageArgs
 	pixel     pixelArgs
+	winograd  winogradArgs
 	pool      poolArgs
 	vector    vector
 	bf        *bfKernels

@@ -49,7 +49,7 @@ func (f floats) multiply(s *scratch, m *gemm, src, out unsafe.Pointer, w []float
 	tiles := m.strips[0].tiles[blocks.n]
 	for i, t := range tiles {
 		a.ahead, a.aheadStep = s.ahead.piece(a.w, i, len(tiles), t.count*len(m.taps)*m.lanes)
-		a.tiles, a.inTile, a.outTile = t.count, t.rows*m.inRow, t.rows*m.outRow
+		a.tiles, a.inTile, a.outTile, a.wTile = t.count, t.rows*m.inRow, t.rows*m.outRow, 0
 		a.in = unsafe.Add(src, t.y*m.inRow+t.x*pixelBytes)
 		a.out = unsafe.Add(out, m.outBase+t.y*m.outRow+t.x*m.outPix)
 		if m.rows {
@@ -76,6 +76,8 @@ func (f floats) relay(e *Engine, u *convUnit, ob, thread int) {
 		}
 	}
 }
+
+func (f floats) sumsOfPair(u *convUnit) int { return u.kk }
 
 func (f floats) settleSums(u *convUnit) (taps []tapRun, room int) {
 	switch {

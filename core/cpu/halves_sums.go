@@ -56,6 +56,8 @@ func (h *halfSums) pair(c pixelPiece, w, pixelPair int) pairing {
 	return p
 }
 
+func (h halves) sumsOfPair(u *convUnit) int { return u.kk }
+
 // settleSums takes a row of a window of three at once, wherever its taps lie.
 func (h halves) settleSums(u *convUnit) (taps []tapRun, room int) {
 	w, most, blocks := &u.weights, 1, 0

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"unsafe"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
 // kernels is one family: every function gives the same bits in every family.
@@ -36,6 +38,9 @@ type kernels struct {
 	image func(a *imageArgs)
 	// copyPixels: out = in; addPixels: out += in.
 	copyPixels, addPixels func(a *pixelArgs)
+	// The transforms of winograd.go; winogradError and winogradWeights are those of its gradient.
+	winogradInput, winogradOutput, winogradFilter func(a *winogradArgs)
+	winogradError, winogradWeights                func(a *winogradArgs)
 	// maxPool writes the maxima of windows: the first of equal ones, and a NaN above all. maxPoolGradient adds each output pixel's
 	// gradient to the window's first pixel that equals the maximum.
 	maxPool, maxPoolGradient func(a *poolArgs)
@@ -65,7 +70,7 @@ const (
 )
 
 // simdVariable names the environment variable that forces a family.
-const simdVariable = "LOCKSTEP_SIMD"
+const simdVariable = simd.Variable
 
 // choose picks the family that the environment asks for, or the best one.
 func choose() (*kernels, error) {

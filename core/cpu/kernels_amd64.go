@@ -3,19 +3,12 @@ package cpu
 import (
 	"unsafe"
 
-	xcpu "golang.org/x/sys/cpu"
+	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
 // families lists what this machine can run, the best last.
 func families() []*kernels {
-	out := []*kernels{genericKernels}
-	if xcpu.X86.HasAVX2 && xcpu.X86.HasFMA {
-		out = append(out, avx2Kernels)
-		if xcpu.X86.HasAVX512F && xcpu.X86.HasAVX512DQ && xcpu.X86.HasAVX512BW && xcpu.X86.HasAVX512VL {
-			out = append(out, avx512Kernels)
-		}
-	}
-	return out
+	return []*kernels{simd.Generic: genericKernels, simd.AVX2: avx2Kernels, simd.AVX512: avx512Kernels}[:len(simd.Offered())]
 }
 
 var avx512Kernels = &kernels{
@@ -42,6 +35,11 @@ var avx512Kernels = &kernels{
 	image:           func(a *imageArgs) { imageWhole(a, image_avx512) },
 	copyPixels:      func(a *pixelArgs) { pixelsBy(a, copyPixels16_avx512, copyPixels8_avx2, false) },
 	addPixels:       func(a *pixelArgs) { pixelsBy(a, addPixels16_avx512, addPixels8_avx2, true) },
+	winogradInput:   winogradInput_avx512,
+	winogradOutput:  winogradOutput_avx512,
+	winogradFilter:  winogradFilter_avx512,
+	winogradError:   winogradError_avx512,
+	winogradWeights: winogradWeights_avx512,
 	maxPool:         maxPool_avx512,
 	maxPoolGradient: maxPoolGradient_avx512,
 	peak:            peak_avx512, peakLanes: 16 * peakChains,
@@ -68,6 +66,11 @@ var avx2Kernels = (&kernels{
 	image:           func(a *imageArgs) { imageWhole(a, image_avx2) },
 	copyPixels:      func(a *pixelArgs) { pixelsBy(a, copyPixels16_avx2, copyPixels8_avx2, false) },
 	addPixels:       func(a *pixelArgs) { pixelsBy(a, addPixels16_avx2, addPixels8_avx2, true) },
+	winogradInput:   winogradInput_avx2,
+	winogradOutput:  winogradOutput_avx2,
+	winogradFilter:  winogradFilter_avx2,
+	winogradError:   winogradError_avx2,
+	winogradWeights: winogradWeights_avx2,
 	maxPool:         maxPool_avx2,
 	maxPoolGradient: maxPoolGradient_avx2,
 	peak:            peak_avx2, peakLanes: 8 * peakChains,

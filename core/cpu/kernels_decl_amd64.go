@@ -342,6 +342,21 @@ func maxPool_avx512(a *poolArgs)
 func maxPoolGradient_avx512(a *poolArgs)
 
 //go:noescape
+func winogradInput_avx512(a *winogradArgs)
+
+//go:noescape
+func winogradOutput_avx512(a *winogradArgs)
+
+//go:noescape
+func winogradFilter_avx512(a *winogradArgs)
+
+//go:noescape
+func winogradError_avx512(a *winogradArgs)
+
+//go:noescape
+func winogradWeights_avx512(a *winogradArgs)
+
+//go:noescape
 func peak_avx512(a *peakArgs)
 
 //go:noescape
@@ -442,6 +457,21 @@ func maxPool_avx2(a *poolArgs)
 
 //go:noescape
 func maxPoolGradient_avx2(a *poolArgs)
+
+//go:noescape
+func winogradInput_avx2(a *winogradArgs)
+
+//go:noescape
+func winogradOutput_avx2(a *winogradArgs)
+
+//go:noescape
+func winogradFilter_avx2(a *winogradArgs)
+
+//go:noescape
+func winogradError_avx2(a *winogradArgs)
+
+//go:noescape
+func winogradWeights_avx2(a *winogradArgs)
 
 //go:noescape
 func peak_avx2(a *peakArgs)

@@ -28,6 +28,11 @@ var genericKernels = (&kernels{
 	transpose: transposeGeneric, image: imageGeneric,
 	copyPixels:      func(a *pixelArgs) { pixelsGeneric(a, false) },
 	addPixels:       func(a *pixelArgs) { pixelsGeneric(a, true) },
+	winogradInput:   winogradInputGeneric,
+	winogradOutput:  winogradOutputGeneric,
+	winogradFilter:  winogradFilterGeneric,
+	winogradError:   winogradErrorGeneric,
+	winogradWeights: winogradWeightsGeneric,
 	maxPool:         maxPoolGeneric,
 	maxPoolGradient: maxPoolGradientGeneric,
 	peak:            peakGeneric, peakLanes: 4,
@@ -75,14 +80,18 @@ type vector = [lanes]float32
 func vec(p unsafe.Pointer, off int) *vector { return (*vector)(unsafe.Add(p, off)) }
 
 func convGeneric(a *convArgs, rows, cols, blocks int) {
-	for ; a.tiles > 0; a.nextTile() {
+	for more := true; more; more = a.nextTile() {
 		convTile(a, rows, cols, blocks)
 	}
 }
 
-func (a *convArgs) nextTile() {
-	a.tiles--
-	a.in, a.out = unsafe.Add(a.in, a.inTile), unsafe.Add(a.out, a.outTile)
+// nextTile goes on unless that was the last: nothing may point behind the weights.
+func (a *convArgs) nextTile() bool {
+	if a.tiles--; a.tiles == 0 {
+		return false
+	}
+	a.in, a.out, a.w = unsafe.Add(a.in, a.inTile), unsafe.Add(a.out, a.outTile), unsafe.Add(a.w, a.wTile)
+	return true
 }
 
 func convTile(a *convArgs, rows, cols, blocks int) {
@@ -114,7 +123,7 @@ func convPixel(a *convArgs, in, w unsafe.Pointer, out *vector) {
 }
 
 func convRowGeneric(a *convArgs, cols int) {
-	for ; a.tiles > 0; a.nextTile() {
+	for more := true; more; more = a.nextTile() {
 		convRowTile(a, cols)
 	}
 }

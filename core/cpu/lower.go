@@ -41,7 +41,8 @@ func (c *compiler) job(f func(e *Engine, item, thread int)) func(item, thread in
 }
 
 func (c *compiler) lowerConv(i int, nd core.Node) {
-	u := newConv(c.params[nd.Name+".weight"], nd, c.values[nd.Inputs[0]], c.value(i), c.e.math)
+	in, y := c.values[nd.Inputs[0]], c.value(i)
+	u := newConv(c.params[nd.Name+".weight"], nd, in, y, c.arithmetic(nd, in, y))
 	c.convs[i] = u
 	c.e.convs = append(c.e.convs, u)
 	c.convForward(u, nd.Name, perImage(nd.Name, len(u.outs), c.job(u.forward)))
@@ -52,6 +53,14 @@ func (c *compiler) lowerConv(i int, nd core.Node) {
 		}
 		c.convBackward(u, nd.Inputs[0], nd.Name, perImage(nd.Name+" data", len(u.ins), c.job(u.backwardData)))
 	})
+}
+
+// arithmetic chooses a convolution's by its shape.
+func (c *compiler) arithmetic(nd core.Node, in, y *tensor) arithmetic {
+	if f, ok := c.e.math.(floats); ok && suits(nd.Kernel, nd.Stride, nd.Pad, in, y) {
+		return winograd{f}
+	}
+	return c.e.math
 }
 
 // convForward adds the steps of a convolution, of which run computes the products.

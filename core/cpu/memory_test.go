@@ -81,7 +81,11 @@ func TestPlanOfLargeNetworks(t *testing.T) {
 
 // TestRefusal: an engine that does not fit is refused with the figures, and the batch that it names fits while the next does not.
 func TestRefusal(t *testing.T) {
-	net, kern := build(t, "cifar-resnet20", 10), families()[0]
+	net := build(t, "cifar-resnet20", 10)
+	kern, err := choose() // as Plan does
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := core.CompileConfig{Batch: 512, Resolution: 32, Threads: 2}
 	for _, mib := range []int64{64, 300, 700} {
 		have := mib << 20

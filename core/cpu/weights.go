@@ -53,7 +53,7 @@ const (
 func (u *convUnit) planWeightGradient(groups []span) (room int) {
 	w := &u.weights
 	side := maxSide
-	for side > 1 && side*side*u.kk > maxSums {
+	for side > 1 && side*side*u.math.sumsOfPair(u) > maxSums {
 		side--
 	}
 	for _, out := range divide(u.outCB, side) {

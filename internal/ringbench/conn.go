@@ -45,6 +45,7 @@ type reply struct {
 	Exposed  time.Duration `json:"exposed,omitempty"` // of Took, after the computing
 	CPU      time.Duration `json:"cpu,omitempty"`
 	Rate     float64       `json:"rate,omitempty"`
+	Coding   []Coding      `json:"coding,omitempty"` // of a round, by level
 }
 
 // conn carries messages: 4 bytes of length, little-endian, and JSON.

@@ -47,6 +47,7 @@ type Result struct {
 	Group    int           // of the ring that was timed
 	RingHop  time.Duration // as the ring itself measures it, the middle of the members' figures; none for one member
 	RingRate float64       // bytes a second, likewise
+	Coding   []Coding      // of each link of each member, after the last round of the ring's
 }
 
 // driver holds the sessions.
@@ -60,7 +61,7 @@ type driver struct {
 
 // Drive runs a benchmark. The error names the member that failed or did not answer in time.
 func Drive(ctx context.Context, cfg Config) (*Result, error) {
-	cfg.Spec.Run, cfg.Spec.Replicas = rand.Text(), len(cfg.Members)
+	cfg.Spec.Run, cfg.Spec.Replicas = rand.Text(), len(cfg.Members)*cfg.Spec.hosts()
 	if err := cfg.Spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -211,11 +212,13 @@ const hops = 20
 func (d *driver) time(ctx context.Context, r *Result) error {
 	plain := len(d.cfg.Members) > 1
 	for range d.cfg.Rounds {
-		if err := d.round(ctx, d.next(opRound), &r.Rounds, nil, &r.CPU); err != nil {
+		replies, err := d.round(ctx, d.next(opRound), &r.Rounds, nil, &r.CPU)
+		if err != nil {
 			return err
 		}
+		r.coding(replies)
 		if plain {
-			if err := d.round(ctx, &request{Op: opRaw, Bytes: r.Bytes}, &r.Raw, nil, nil); err != nil {
+			if _, err := d.round(ctx, &request{Op: opRaw, Bytes: r.Bytes}, &r.Raw, nil, nil); err != nil {
 				return err
 			}
 		}
@@ -225,7 +228,7 @@ func (d *driver) time(ctx context.Context, r *Result) error {
 			break
 		}
 		var took []time.Duration
-		if err := d.round(ctx, &request{Op: opHop}, &took, nil, nil); err != nil {
+		if _, err := d.round(ctx, &request{Op: opHop}, &took, nil, nil); err != nil {
 			return err
 		}
 		if hop := took[0] / time.Duration(len(d.cfg.Members)); i == 0 || hop < r.Hop {
@@ -236,7 +239,7 @@ func (d *driver) time(ctx context.Context, r *Result) error {
 		if d.cfg.Spec.Compute == 0 {
 			break
 		}
-		if err := d.round(ctx, d.next(opStep), &r.Steps, &r.Exposed, nil); err != nil {
+		if _, err := d.round(ctx, d.next(opStep), &r.Steps, &r.Exposed, nil); err != nil {
 			return err
 		}
 	}
@@ -244,10 +247,10 @@ func (d *driver) time(ctx context.Context, r *Result) error {
 }
 
 // round has all members do one thing and adds the slowest one's time, and what it says of exposure and CPU time.
-func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Duration, cpu *time.Duration) error {
+func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Duration, cpu *time.Duration) ([]reply, error) {
 	replies, err := d.all(ctx, q)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var slowest, most time.Duration
 	for _, r := range replies {
@@ -260,5 +263,13 @@ func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Du
 	if exposed != nil {
 		*exposed = append(*exposed, most)
 	}
-	return nil
+	return replies, nil
+}
+
+// coding keeps what members say of coding.
+func (r *Result) coding(replies []reply) {
+	r.Coding = r.Coding[:0]
+	for _, a := range replies {
+		r.Coding = append(r.Coding, a.Coding...)
+	}
 }

@@ -37,7 +37,18 @@ type Ring interface {
 	Measure(ctx context.Context) (hop time.Duration, bytesPerSecond float64, err error)
 	// Sent is what a counted ring has sent so far.
 	Sent() (messages, bytes int64)
+	// Coding is what the links to the right neighbours make of coding, by level.
+	Coding() []Coding
 	Close() error
+}
+
+// Coding is what is known of coding on a link: bytes of values a second, 0 where that is not known.
+type Coding struct {
+	On    bool    `json:"on"`
+	Plain float64 `json:"plain,omitempty"` // what the link carries without
+	Coded float64 `json:"coded,omitempty"` // what it carries with it
+	Coder float64 `json:"coder,omitempty"` // what one core codes, or decodes
+	Ratio float64 `json:"ratio,omitempty"` // bytes sent for one of values
 }
 
 // Hosted is a replica's part of a bucket.
@@ -51,5 +62,10 @@ type Link struct {
 	Run       string `json:"run"` // drawn at random: it also keeps strangers out of the plain ring
 	Wire      int    `json:"wire"`
 	Transport string `json:"transport"`
-	Replicas  int    `json:"replicas"`
+	Coding    string `json:"coding"`
+	Replicas  int    `json:"replicas"` // of all members
+	Each      int    `json:"each"`     // of them, on each member; 0 stands for 1
 }
+
+// hosts is how many replicas a member hosts.
+func (l *Link) hosts() int { return max(1, l.Each) }

@@ -20,9 +20,10 @@ type seat struct {
 	listen net.Listener // of the plain ring
 	raw    *rawRing
 
-	grads, result  []float32 // the statistics behind the gradient
-	lastBucket     int       // after gradient and statistics: the barrier's
-	barrier, token []float32
+	grads      [][]float32 // of each hosted replica, the statistics behind the gradient
+	result     []float32   // likewise
+	lastBucket int         // after gradient and statistics: the barrier's
+	token      []float32   // the barrier's result
 }
 
 func (s *seat) close() error {
@@ -100,8 +101,11 @@ func (s *seat) prepare(spec *Spec) (*reply, error) {
 		return nil, err
 	}
 	s.spec = spec
-	s.grads, s.result = make([]float32, spec.Elements+spec.Statistics), make([]float32, spec.Elements+spec.Statistics)
-	s.barrier, s.token, s.lastBucket = make([]float32, 1), make([]float32, 1), len(spec.Buckets)+1
+	for range spec.hosts() {
+		s.grads = append(s.grads, make([]float32, spec.Elements+spec.Statistics))
+	}
+	s.result = make([]float32, spec.Elements+spec.Statistics)
+	s.token, s.lastBucket = make([]float32, 1), len(spec.Buckets)+1
 	return &reply{Address: s.rings.Address(), Raw: s.listen.Addr().String()}, nil
 }
 
@@ -117,7 +121,9 @@ func (s *seat) join(ctx context.Context, p *Place, counted bool) (*reply, error)
 		s.ring = nil
 	}
 	if s.place == nil {
-		s.fill(p.Rank)
+		for i, grad := range s.grads {
+			fillAll(grad, p.Rank*s.spec.hosts()+i)
+		}
 	}
 	s.place = p
 	ctx, cancel := context.WithTimeout(ctx, s.member.Patience)
@@ -138,7 +144,7 @@ func (s *seat) join(ctx context.Context, p *Place, counted bool) (*reply, error)
 
 // check holds a place against the session.
 func (s *seat) check(p *Place) error {
-	n := s.spec.Replicas
+	n := s.spec.Replicas / s.spec.hosts()
 	if p == nil || len(p.Names) != n || len(p.Addresses) != n || len(p.Raw) != n || p.Rank < 0 || p.Rank >= n {
 		return fmt.Errorf("the place does not fit a ring of %d", n)
 	}
@@ -155,12 +161,21 @@ func (s *seat) check(p *Place) error {
 	return errors.Join(errs...)
 }
 
-// fill makes the gradient of the replica that this place hosts, on all cores.
-func (s *seat) fill(replica int) {
+// hosted gives the values [lo, hi) of the replicas that this place hosts.
+func (s *seat) hosted(lo, hi int) []Hosted {
+	out := make([]Hosted, len(s.grads))
+	for i, grad := range s.grads {
+		out[i] = Hosted{s.place.Rank*len(s.grads) + i, grad[lo:hi]}
+	}
+	return out
+}
+
+// fillAll makes a replica's gradient on all cores.
+func fillAll(grad []float32, replica int) {
 	var group errgroup.Group
-	for at := 0; at < len(s.grads); at += 1 << 22 {
+	for at := 0; at < len(grad); at += 1 << 22 {
 		group.Go(func() error {
-			fill(s.grads[at:min(at+1<<22, len(s.grads))], replica, at)
+			fill(grad[at:min(at+1<<22, len(grad))], replica, at)
 			return nil
 		})
 	}
@@ -180,7 +195,7 @@ func (s *seat) verify(ctx context.Context, step uint64) (*reply, error) {
 
 // hold holds everybody up until all are there: a bucket of one value is complete nowhere before it has begun everywhere.
 func (s *seat) hold(ctx context.Context, step uint64) error {
-	return s.ring.Mean(ctx, step, s.lastBucket, true, []Hosted{{s.place.Rank, s.barrier}}, s.token)
+	return s.ring.Mean(ctx, step, s.lastBucket, true, s.hosted(0, 1), s.token)
 }
 
 // timed does work between two looks at the clock, with everybody held up before it.
@@ -190,7 +205,9 @@ func (s *seat) timed(ctx context.Context, step uint64, work func(context.Context
 	}
 	cpu, begun := cpuTime(), time.Now()
 	exposed, err := work(ctx, step)
-	return &reply{Took: time.Since(begun), Exposed: exposed, CPU: cpuTime() - cpu}, err
+	out := &reply{Took: time.Since(begun), Exposed: exposed, CPU: cpuTime() - cpu}
+	out.Coding = s.ring.Coding()
+	return out, err
 }
 
 // reduce sets all buckets going at once.
@@ -205,7 +222,7 @@ func (s *seat) reduce(ctx context.Context, step uint64) (exposed time.Duration, 
 func (s *seat) start(ctx context.Context, group *errgroup.Group, step uint64, i int) {
 	b := s.spec.Buckets[i]
 	group.Go(func() error {
-		err := s.ring.Mean(ctx, step, i, false, []Hosted{{s.place.Rank, s.grads[b.Lo:b.Hi]}}, s.result[b.Lo:b.Hi])
+		err := s.ring.Mean(ctx, step, i, false, s.hosted(b.Lo, b.Hi), s.result[b.Lo:b.Hi])
 		if err != nil {
 			return fmt.Errorf("bucket %d: %w", i, err)
 		}
@@ -235,7 +252,7 @@ func (s *seat) step(ctx context.Context, step uint64) (exposed time.Duration, er
 	if s.spec.Statistics > 0 {
 		group.Go(func() error {
 			at := s.spec.Elements
-			return s.ring.Mean(gctx, step, len(s.spec.Buckets), true, []Hosted{{s.place.Rank, s.grads[at:]}}, s.result[at:])
+			return s.ring.Mean(gctx, step, len(s.spec.Buckets), true, s.hosted(at, len(s.result)), s.result[at:])
 		})
 	}
 	err = group.Wait()

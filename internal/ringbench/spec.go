@@ -45,7 +45,8 @@ func (s *Spec) Validate() error {
 	bad(s.Elements < 1 || s.Elements > MaxElements, "%d values, must be 1..%d", s.Elements, MaxElements)
 	bad(s.Statistics < 0 || s.Statistics > 1<<24, "%d statistics, must be 0..%d", s.Statistics, 1<<24)
 	bad(s.Compute < 0 || s.Compute > maxCompute, "%v of computing, must be 0..%v", s.Compute, maxCompute)
-	bad(s.Replicas < 1 || s.Replicas > MaxMembers, "%d members, must be 1..%d", s.Replicas, MaxMembers)
+	bad(s.Replicas < 1 || s.Replicas > MaxMembers, "%d replicas, must be 1..%d", s.Replicas, MaxMembers)
+	bad(s.Each < 0 || s.Replicas%s.hosts() != 0, "%d replicas on each member, %d in all", s.Each, s.Replicas)
 	bad(len(s.Buckets) < 1 || len(s.Buckets) > MaxBuckets, "%d buckets, must be 1..%d", len(s.Buckets), MaxBuckets)
 	bad(len(s.Run) < 16 || len(s.Run) > 64, "the session's name has %d bytes, must have 16..64", len(s.Run))
 	for i, b := range s.Buckets {
@@ -57,5 +58,7 @@ func (s *Spec) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Memory is what a member takes for its gradient and the result, in bytes.
-func (s *Spec) Memory() int64 { return 8 * (int64(s.Elements) + int64(s.Statistics)) }
+// Memory is what a member takes for its replicas' gradients and the result, in bytes.
+func (s *Spec) Memory() int64 {
+	return 4 * int64(1+s.hosts()) * (int64(s.Elements) + int64(s.Statistics))
+}

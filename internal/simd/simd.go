@@ -5,6 +5,7 @@ package simd
 import (
 	"fmt"
 	"os"
+	"strings"
 )
 
 // Variable names the environment variable that forces a family.
@@ -35,8 +36,8 @@ func (f Family) String() string {
 	return fmt.Sprintf("family(%d)", int(f))
 }
 
-// Choose returns the family that the environment asks for, or else the best that this machine offers. An error
-// means that it asks for one that the machine lacks.
+// Choose returns the family that the environment asks for, or else the best that this machine offers. A package's own
+// variant of a family, whose name begins with the family's, asks for that. An error means that the machine lacks it.
 func Choose() (Family, error) { return choose(os.Getenv(Variable), Offered()) }
 
 func choose(want string, offered []Family) (Family, error) {
@@ -45,7 +46,7 @@ func choose(want string, offered []Family) (Family, error) {
 	}
 	have := ""
 	for _, f := range offered {
-		if f.String() == want {
+		if strings.HasPrefix(want, f.String()) {
 			return f, nil
 		}
 		have += " " + f.String()

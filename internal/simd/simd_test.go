@@ -16,6 +16,7 @@ func TestChoose(t *testing.T) {
 		{"", []Family{Generic, AVX2, AVX512}, AVX512, ""},
 		{"generic", []Family{Generic, AVX2}, Generic, ""},
 		{"avx2", []Family{Generic, AVX2, AVX512}, AVX2, ""},
+		{"avx512fma", []Family{Generic, AVX2, AVX512}, AVX512, ""},
 		{"avx512", []Family{Generic, AVX2}, Generic, "LOCKSTEP_SIMD=avx512: this machine offers generic avx2"},
 		{"mmx", []Family{Generic}, Generic, "LOCKSTEP_SIMD=mmx: this machine offers generic"},
 	} {

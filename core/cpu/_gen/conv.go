@@ -140,6 +140,8 @@ func nextTile(g *gen) {
 	g.p("JZ done")
 	g.p("MOVQ convArgs_inTile(AX), BX")
 	g.p("ADDQ BX, convArgs_in(AX)")
+	g.p("MOVQ convArgs_wTile(AX), BX")
+	g.p("ADDQ BX, convArgs_w(AX)")
 	g.p("MOVQ convArgs_outTile(AX), BX")
 	g.p("ADDQ BX, convArgs_out(AX)")
 	g.p("JMP tile")

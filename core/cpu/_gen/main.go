@@ -26,6 +26,7 @@ func main() {
 		write("wgrad_"+f.name+"_amd64.s", asmFile(func(g *gen) { wgradKernels(g, f) }))
 		write("elementwise_"+f.name+"_amd64.s", asmFile(func(g *gen) { elementwiseKernels(g, f) }))
 		write("moves_"+f.name+"_amd64.s", asmFile(func(g *gen) { moveKernels(g, f) }))
+		write("winograd_"+f.name+"_amd64.s", asmFile(func(g *gen) { winogradKernels(g, f) }))
 		write("limits_"+f.name+"_amd64.s", asmFile(func(g *gen) { peakKernel(g, f) }))
 	}
 	for _, f := range bfFamilies {
@@ -106,6 +107,7 @@ func declarations() []byte {
 		wgradKernels(g, f)
 		elementwiseKernels(g, f)
 		moveKernels(g, f)
+		winogradKernels(g, f)
 		peakKernel(g, f)
 	}
 	g.decls = append(g.decls, fmt.Sprintf("// peakChains is how many vectors of sums the peak kernels keep.\nconst peakChains = %d\n", peakChains))

@@ -1,0 +1,5 @@
+//go:build !race
+
+package ringgrpc
+
+const raceDetector = false
