@@ -45,6 +45,10 @@ type Config struct {
 	Rank int
 	// Size is the number of workers in the ring.
 	Size int
+	// Group, above 1 and below Size, makes a ring of two levels with so many workers
+	// in each group, which must divide Size; else the ring is flat. The same on all
+	// workers. It changes the way of the bits, not the bits.
+	Group int
 	// Replicas is the number of replicas of the run, over all workers.
 	Replicas int
 	// Wire is the width of the integers on the wire; a Bucket may override it.
@@ -93,6 +97,9 @@ func (c Config) Validate() error {
 	bad(c.Run == "", "Run is empty: name the training job")
 	bad(c.Size < 1 || c.Size > MaxSize, "Size is %d, must be 1..%d", c.Size, MaxSize)
 	bad(c.Rank < 0 || c.Rank >= c.Size, "Rank is %d, must be 0..Size-1 (Size is %d)", c.Rank, c.Size)
+	if err := CheckGroup(c.Size, c.Group); err != nil && c.Size >= 1 {
+		faults = append(faults, fmt.Errorf("config.Group: %w", err))
+	}
 	bad(c.Replicas < 1 || c.Replicas > MaxReplicas, "Replicas is %d, must be 1..%d", c.Replicas, MaxReplicas)
 	bad(!c.Wire.Valid(), "Wire is %d, must be 32 or 16", uint8(c.Wire))
 	bad(c.BeginTimeout <= 0, "BeginTimeout is %v, must be above zero", c.BeginTimeout)
@@ -106,10 +113,6 @@ func (c Config) Validate() error {
 	}
 	return fmt.Errorf("allreduce: bad config: %w", errors.Join(faults...))
 }
-
-// left and right are the neighbours' ranks.
-func (c *Config) left() int  { return (c.Rank + c.Size - 1) % c.Size }
-func (c *Config) right() int { return (c.Rank + 1) % c.Size }
 
 // name returns what rank is called in errors, "" when nothing is known.
 func (c *Config) name(rank int) string {

@@ -1,68 +1,42 @@
 package allreduce
 
-// chunkAlign is what the borders of chunks and segments are multiples of, in
-// values: one cache line of 32-bit integers, so that vector code meets no odd ends
-// but the bucket's own.
-const chunkAlign = 16
+import "github.com/lockstep-ml/lockstep/allreduce/fixed"
 
-// plan cuts a bucket of n values into Size chunks and each chunk into the same
-// number of segments. It depends on shape and configuration alone, so all
-// workers have the same.
-type plan struct {
-	n, size  int
-	segment  int // values of a full segment
-	segments int // per chunk; the last ones of a chunk may be short or empty
-}
-
-func newPlan(n int, c *Config, w Wire) plan {
-	p := plan{n: n, size: c.Size, segment: c.SegmentBytes / w.Bytes()}
-	longest := 0
-	for i := range c.Size {
-		lo, hi := p.chunk(i)
-		longest = max(longest, hi-lo)
-	}
-	p.segments = max(1, (longest+p.segment-1)/p.segment)
-	return p
-}
-
-// chunk returns the borders of chunk i.
-func (p *plan) chunk(i int) (lo, hi int) {
-	units := (p.n + chunkAlign - 1) / chunkAlign
-	border := func(i int) int { return min(p.n, units*i/p.size*chunkAlign) }
-	return border(i), border(i + 1)
-}
-
-// span returns the borders of segment s of chunk i.
-func (p *plan) span(i, s int) (lo, hi int) {
-	lo, hi = p.chunk(i)
-	return min(hi, lo+s*p.segment), min(hi, lo+(s+1)*p.segment)
-}
-
-// pass is the data pass of one bucket. Each segment goes round the ring on its
-// own, 2*(Size-1) hops, and is added to and sent on as it comes in, while it is in
-// the cache: a chunk at a time would keep whole chunks in memory. At least one of
-// this worker's segments is under way, and more where the ring's window allows it.
+// pass is the data pass of one bucket. Each segment takes the hops of the schedule
+// on its own, and is added to and sent on as it comes in, while it is in the cache: a
+// chunk at a time would keep whole chunks in memory. At least one of this worker's
+// segments is under way, and more where the ring's window allows it.
 //
 // Messages are taken in the order in which they arrive, since neighbours may
 // start segments at other moments. Whatever is there can be worked on, so no
-// segment waits for another, and what has come is hot.
+// segment waits for another, and what has come is hot. One exception: a piece of the
+// outer level may come before its group's sum is held here; it is set aside.
 type pass struct {
 	*job
 	plan
 	reader
-	seen     []uint64 // a bit for each message received, by segment and hop
-	awaited  int      // messages that have not come
-	started  int      // segments
-	underway int      // of them, those that have not come back
-	want     Header   // of the message at hand
+	*schedule
+	seen     []uint64  // a bit for each message received, by segment and hop
+	awaited  int       // messages that have not come
+	owed     int       // of them, those of the outer level
+	started  int       // segments
+	underway int       // of them, those that have not come back
+	want     Header    // of the message at hand
+	sums     []held    // by segment; in a flat ring none
+	early    []Message // for sums that are not here yet
 }
 
 // data sums the bucket over the ring and decodes it.
 func (j *job) data() error {
-	p := &pass{job: j, plan: newPlan(len(j.dst), &j.r.cfg, j.wire)}
+	c := &j.r.cfg
+	p := &pass{job: j, schedule: j.r.schedule}
+	p.plan = newPlan(len(j.dst), p.sizes[Inner], c.SegmentBytes, j.wire)
 	p.width = j.wire.Bytes()
+	if p.sizes[Outer] > 1 {
+		p.sums = make([]held, p.segments)
+	}
 	p.expect()
-	defer func() { p.r.underway.Add(-int64(p.underway)) }()
+	defer p.end()
 	for {
 		for p.started < p.segments && p.mayStart() {
 			if err := p.start(p.started); err != nil {
@@ -79,17 +53,27 @@ func (j *job) data() error {
 	}
 }
 
-// hops is how many hops a segment takes.
-func (p *pass) hops() int { return 2 * (p.size - 1) }
+// end gives back what a pass that failed still has.
+func (p *pass) end() {
+	p.r.underway.Add(-int64(p.underway))
+	for i := range p.sums {
+		p.sums[i].sum.Free()
+	}
+	for _, m := range p.early {
+		m.Free()
+	}
+}
 
-// expect counts the messages to come; those of empty segments do not.
+// expect counts the messages to come; those of empty parts do not.
 func (p *pass) expect() {
-	p.seen = make([]uint64, (p.segments*p.hops()+63)/64)
+	p.seen = make([]uint64, (p.segments*len(p.hops)+63)/64)
 	for s := range p.segments {
-		for i := range p.hops() {
-			if _, lo, hi := p.from(i, s); lo < hi {
-				p.awaited++
-			} else {
+		for i := range p.hops {
+			p.awaited++
+			if p.hops[i].phase.Level() == Outer {
+				p.owed++
+			}
+			if lo, hi := p.span(p.hops[i].in, s); lo == hi {
 				p.mark(i, s)
 			}
 		}
@@ -98,11 +82,17 @@ func (p *pass) expect() {
 
 // mark notes the message of a segment's hop as received; it says whether it was not.
 func (p *pass) mark(i, segment int) bool {
-	bit := segment*p.hops() + i
+	bit := segment*len(p.hops) + i
 	mask := uint64(1) << (bit % 64)
-	fresh := p.seen[bit/64]&mask == 0
+	if p.seen[bit/64]&mask != 0 {
+		return false
+	}
 	p.seen[bit/64] |= mask
-	return fresh
+	p.awaited--
+	if p.hops[i].phase.Level() == Outer {
+		p.owed--
+	}
+	return true
 }
 
 // mayStart says whether one more segment may be put under way, and counts it.
@@ -121,34 +111,18 @@ func (p *pass) back() {
 	p.r.underway.Add(-1)
 }
 
-// place returns where hop i stands and the chunk this rank sends then; the
-// chunk it receives is the one before.
-//
-// In hop h of reduce-scatter rank r sends chunk r-h, so that after Size-1 hops
-// it holds the whole sum of chunk r+1, which it sends first in all-gather.
-func (p *pass) place(i int) (phase Phase, hop, chunk int) {
-	rank := p.r.cfg.Rank
-	if i >= p.size-1 {
-		hop = i - (p.size - 1)
-		return PhaseAllGather, hop, (rank + 1 - hop + p.size) % p.size
-	}
-	return PhaseReduceScatter, i, (rank - i + p.size) % p.size
-}
-
 // to returns the header of what is sent of a segment in hop i, and its values.
 func (p *pass) to(i, segment int) (h Header, lo, hi int) {
-	phase, hop, chunk := p.place(i)
-	lo, hi = p.span(chunk, segment)
-	return p.header(phase, hop, segment, lo, (hi-lo)*p.width), lo, hi
+	lo, hi = p.span(p.hops[i].out, segment)
+	return p.header(p.hops[i].phase, p.hops[i].n, segment, lo, (hi-lo)*p.width), lo, hi
 }
 
-// from returns the header of what is received of a segment in hop i, and its values.
-func (p *pass) from(i, segment int) (h Header, lo, hi int) {
-	phase, hop, chunk := p.place(i)
-	lo, hi = p.span((chunk-1+p.size)%p.size, segment)
-	h = p.header(phase, hop, segment, lo, (hi-lo)*p.width)
-	h.From = uint16(p.r.cfg.left())
-	return h, lo, hi
+// from returns the header of what is received of a segment in hop i.
+func (p *pass) from(i, segment int) Header {
+	lo, hi := p.span(p.hops[i].in, segment)
+	h := p.header(p.hops[i].phase, p.hops[i].n, segment, lo, (hi-lo)*p.width)
+	h.From = uint16(p.left(h.Phase))
+	return h
 }
 
 // start sends a segment into its first hop: this worker begins the sum.
@@ -158,7 +132,12 @@ func (p *pass) start(segment int) error {
 		p.back() // both neighbours know that it is empty
 		return nil
 	}
-	m, err := p.buffer(&h)
+	return p.emit(&h, func(out []byte, lo, hi int) { p.fixed.Sum(out, nil, lo, hi) }, lo, hi)
+}
+
+// emit sends a message that no received one is behind: fill writes its values lo..hi.
+func (p *pass) emit(h *Header, fill func(out []byte, lo, hi int), lo, hi int) error {
+	m, err := p.buffer(h)
 	if err != nil {
 		return err
 	}
@@ -166,124 +145,144 @@ func (p *pass) start(segment int) error {
 	for l := lo; l < hi; l += stride / p.width {
 		end := min(hi, l+stride/p.width)
 		part := out[(l-lo)*p.width : (end-lo)*p.width]
-		p.fixed.Sum(part, nil, l, end)
+		fill(part, l, end)
 		m.add(part)
 	}
-	return p.send(&h, m)
+	return p.send(h, m)
 }
 
-// turn receives a message and sends on what becomes of it.
+// turn receives a message and does what it is for.
 func (p *pass) turn() error {
-	m, i, want, err := p.next()
+	m, i, err := p.next()
 	if err != nil {
 		return err
 	}
-	segment := int(want.Segment)
+	segment := int(p.want.Segment)
 	if !p.mark(i, segment) {
 		m.Free() // came twice
 		return nil
 	}
-	p.awaited--
-	last := i == p.hops()-1
-	switch {
-	case i < p.size-1:
-		m, err = p.add(want, m, i == p.size-2)
-	case m.Bound && !last:
-		m, err = p.copyOut(want, m)
-	default:
-		m.sum = p.runs(&m, int(want.Offset), p.fixed.Decode)
-		if err = p.verify(want, &m); err != nil {
-			m.Free()
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if last {
-		m.Free()
-		p.back()
+	if p.hops[i].phase.Level() == Outer && !p.holds(segment) {
+		p.setAside(m)
 		return nil
 	}
-	h, _, _ := p.to(i+1, segment)
-	return p.send(&h, m)
+	return p.take(i, segment, m)
 }
 
-// next waits for a message of the data pass. It returns the hop that it belongs
-// to, and the header that it should have.
-func (p *pass) next() (m Message, i int, want *Header, err error) {
-	any := p.header(PhaseData, 0, 0, 0, 0)
-	if m, err = p.await(any.Key); err != nil {
-		h := p.missing()
-		return m, 0, nil, p.hopError("receive", &h, err)
+// next waits for a message of the data pass and returns the hop that it belongs
+// to. The header that it should have is then in want.
+func (p *pass) next() (m Message, i int, err error) {
+	h := p.header(PhaseData, 0, 0, 0, 0)
+	if p.owed > 0 {
+		h.Phase = PhaseBothData
+	}
+	if m, err = p.await(h.Key); err != nil {
+		h = p.missing()
+		return m, 0, p.hopError("receive", &h, err)
 	}
 	k := &m.Header.Key
-	if i = int(k.Hop); k.Phase == PhaseAllGather {
-		i += p.size - 1
-	}
-	if int(k.Hop) < p.size-1 && int64(k.Segment) < int64(p.segments) {
-		p.want, _, _ = p.from(i, int(k.Segment))
+	if i = p.find(k.Phase, int(k.Hop)); i >= 0 && int64(k.Segment) < int64(p.segments) {
+		p.want = p.from(i, int(k.Segment))
 	} else {
 		p.want = p.missing() // from which it differs
 	}
 	if err = p.compare(&p.want, &m); err != nil {
 		m.Free()
 	}
-	return m, i, &p.want, err
+	return m, i, err
 }
 
 // missing returns the header of the first message that has not come.
 func (p *pass) missing() Header {
-	for bit := range p.segments * p.hops() {
+	for bit := range p.segments * len(p.hops) {
 		if p.seen[bit/64]&(1<<(bit%64)) == 0 {
-			h, _, _ := p.from(bit%p.hops(), bit/p.hops())
-			return h
+			return p.from(bit%len(p.hops), bit/len(p.hops))
 		}
 	}
 	panic("allreduce: waited for a message where none was to come")
 }
 
-// add returns in with this worker's replicas added, in memory of its own, and
-// frees in. Where the sum is whole with that, it is decoded too.
-func (p *pass) add(want *Header, in Message, whole bool) (Message, error) {
-	defer in.Free()
-	out, err := p.buffer(want)
+// take does what the message of a segment's hop is for. It owns m.
+func (p *pass) take(i, segment int, m Message) error {
+	h := &p.hops[i]
+	p.want = p.from(i, segment)
+	out, err := p.work(h, segment, m)
 	if err != nil {
-		return out, err
+		return err
 	}
-	base := int(want.Offset)
-	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
-		part := out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
-		if whole {
-			p.fixed.SumDecode(part, b, lo, hi)
-		} else {
-			p.fixed.Sum(part, b, lo, hi)
+	if i == len(p.hops)-1 {
+		p.back()
+	}
+	if h.pass {
+		next, _, _ := p.to(i+1, segment)
+		if err := p.send(&next, out); err != nil {
+			return err
 		}
-		out.add(part)
-	})
-	return p.passOn(want, &in, out)
-}
-
-// copyOut decodes in and returns a copy of it that can be sent on.
-func (p *pass) copyOut(want *Header, in Message) (Message, error) {
-	defer in.Free()
-	out, err := p.buffer(want)
-	if err != nil {
-		return out, err
 	}
-	base := int(want.Offset)
-	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
-		part := out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
-		p.fixed.DecodeCopy(part, b, lo, hi)
-		out.add(part)
-	})
-	return p.passOn(want, &in, out)
+	switch {
+	case !h.held:
+		return nil
+	case h.adds == replicas:
+		return p.hold(segment, out)
+	}
+	return p.complete(segment)
 }
 
-// passOn returns out, made from in, if in proves to be as it was sent.
-func (p *pass) passOn(want *Header, in *Message, out Message) (Message, error) {
-	if err := p.verify(want, in); err != nil {
+// work does a hop's arithmetic on in, which it owns. What it returns is to be
+// passed on or held; nothing, if the hop does neither.
+func (p *pass) work(h *hop, segment int, in Message) (out Message, err error) {
+	forward := h.adds == nothing && !in.Bound // the payload goes on as it is
+	switch {
+	case h.held && h.adds == replicas:
+		out = heldMemory(int(p.want.Length))
+	case h.pass && !forward:
+		if out, err = p.buffer(&p.want); err != nil {
+			in.Free()
+			return out, err
+		}
+	}
+	base := int(p.want.Offset)
+	in.sum = p.runs(&in, base, func(b []byte, lo, hi int) {
+		var part []byte
+		if out.Payload != nil {
+			part = out.Payload[0][(lo-base)*p.width : (hi-base)*p.width]
+		}
+		p.apply(h, segment, part, b, lo, hi)
+		out.add(part)
+	})
+	if err = p.verify(&p.want, &in); err != nil {
+		in.Free()
 		out.Free()
 		return Message{}, err
 	}
+	if forward && h.pass {
+		return in, nil
+	}
+	in.Free()
 	return out, nil
+}
+
+// apply does a hop's arithmetic on the values lo..hi, which came as the bytes in
+// and leave as out. Nil where nothing leaves.
+func (p *pass) apply(h *hop, segment int, out, in []byte, lo, hi int) {
+	switch {
+	case h.adds == replicas && h.whole:
+		p.fixed.SumDecode(out, in, lo, hi)
+		return
+	case h.adds == replicas:
+		p.fixed.Sum(out, in, lo, hi)
+		return
+	case h.adds == heldSum:
+		fixed.Add(out, in, p.sums[segment].part(lo, hi, p.width), p.wire)
+		if in = out; h.whole {
+			p.fixed.Decode(in, lo, hi)
+		}
+	case out != nil:
+		p.fixed.DecodeCopy(out, in, lo, hi)
+	default:
+		p.fixed.Decode(in, lo, hi)
+	}
+	if h.held {
+		copy(p.sums[segment].part(lo, hi, p.width), in)
+	}
 }

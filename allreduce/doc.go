@@ -10,9 +10,13 @@
 // that no partial sum can overflow, and integer addition is exact.
 // docs/design/0002-exact-ring.md has the proof and the bytes on the wire.
 //
+// The ring is flat, or of two levels (Config.Group), which take fewer hops where
+// there are many workers: rings of the workers in a group, and rings of those that
+// have the same place in all groups.
+//
 // What the caller must do:
 //
-//   - give every worker of a generation the same Run, Generation, Size and
+//   - give every worker of a generation the same Run, Generation, Size, Group and
 //     Replicas, and the same Bucket for the same parameters;
 //   - see to it that every replica 0..Replicas-1 is hosted by exactly one
 //     worker; a worker that hosts none still calls Reduce, and relays;

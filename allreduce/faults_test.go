@@ -54,27 +54,67 @@ func at(from int, phase allreduce.Phase, hop uint16) func(int, allreduce.Header)
 	}
 }
 
+// stretch is a phase with a ring in which it has hops 0 and 1, a rank that sends and
+// its right neighbour in the phase's level.
+type stretch struct {
+	phase             allreduce.Phase
+	size, group       int
+	sender, neighbour int
+}
+
+var stretches = []stretch{
+	{allreduce.PhaseExponents, 4, 0, 2, 3},
+	{allreduce.PhaseReduceScatter, 4, 0, 2, 3},
+	{allreduce.PhaseAllGather, 4, 0, 2, 3},
+	{allreduce.PhaseExponents, 6, 3, 4, 5},
+	{allreduce.PhaseReduceScatter, 6, 3, 5, 3},
+	{allreduce.PhaseAllGather, 6, 3, 1, 2},
+	{allreduce.PhaseOuterExponents, 6, 2, 2, 4},
+	{allreduce.PhaseOuterReduceScatter, 6, 2, 5, 1},
+	{allreduce.PhaseOuterAllGather, 6, 2, 0, 2},
+}
+
+func (s stretch) String() string {
+	return fmt.Sprintf("%v N=%d G=%d", s.phase, s.size, s.group)
+}
+
+// mayFinish says whether nothing that a rank waits for comes by way of a damaged
+// message of hop 0: it may be done before it hears of the failure.
+func (s stretch) mayFinish(rank int) bool {
+	inGroup := s.group == 0 || rank/s.group == s.sender/s.group
+	switch s.phase {
+	case allreduce.PhaseAllGather:
+		return rank == s.sender || !inGroup
+	case allreduce.PhaseOuterAllGather:
+		return inGroup
+	}
+	return false
+}
+
 func TestLostMessageMissesDeadlineAndNamesPeer(t *testing.T) {
-	for _, phase := range []allreduce.Phase{allreduce.PhaseExponents, allreduce.PhaseReduceScatter, allreduce.PhaseAllGather} {
-		t.Run(phase.String(), func(t *testing.T) {
-			s := newRings(t, 4, 4, memnet.Faults{Drop: 1, Only: at(2, phase, 1)}, func(c *allreduce.Config) {
-				if long(c); c.Rank == 3 { // else a later hop's deadline may pass first
-					short(c)
+	for _, c := range stretches {
+		t.Run(c.String(), func(t *testing.T) {
+			s := newRings(t, c.size, 4, memnet.Faults{Drop: 1, Only: at(c.sender, c.phase, 1)}, func(cfg *allreduce.Config) {
+				if long(cfg); cfg.Rank == c.neighbour { // else a later hop's deadline may pass first
+					short(cfg)
 				}
-				c.Names = []string{"a:1", "b:1", "c:1", "d:1"}
+				cfg.Group = c.group
+				cfg.Names = []string{"a:1", "b:1", "c:1", "d:1", "e:1", "f:1"}[:c.size]
 			})
 			defer s.close(t)
-			_, errs := s.reduceAll(allreduce.Bucket{Step: 7, ID: 3}, mean, normals(4, 9000, 1), spread(4, 4))
+			_, errs := s.reduceAll(allreduce.Bucket{Step: 7, ID: 3}, mean, normals(4, 9000, 1), spread(4, c.size))
 			var hop *allreduce.HopError
-			if !errors.As(errs[3], &hop) || !errors.Is(errs[3], context.DeadlineExceeded) {
-				t.Fatalf("rank 3 got %v, want a HopError for a missed deadline", errs[3])
+			err := errs[c.neighbour]
+			if !errors.As(err, &hop) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("rank %d got %v, want a HopError for a missed deadline", c.neighbour, err)
 			}
-			want := allreduce.HopError{Run: run, Generation: 1, Step: 7, Bucket: 3, Phase: phase, Hop: 1,
-				Peer: 2, PeerName: "c:1", Op: "receive", Err: hop.Err}
+			name := string(rune('a'+c.sender)) + ":1"
+			want := allreduce.HopError{Run: run, Generation: 1, Step: 7, Bucket: 3, Phase: c.phase, Hop: 1,
+				Peer: c.sender, PeerName: name, Op: "receive", Err: hop.Err}
 			if *hop != want {
-				t.Errorf("rank 3 got %+v, want %+v", *hop, want)
+				t.Errorf("rank %d got %+v, want %+v", c.neighbour, *hop, want)
 			}
-			for _, part := range []string{run, "generation 1", "step 7", "bucket 3", phase.String(), "hop 1", "rank 2 (c:1)"} {
+			for _, part := range []string{run, "generation 1", "step 7", "bucket 3", c.phase.String(), "hop 1", fmt.Sprintf("rank %d (%s)", c.sender, name)} {
 				if !strings.Contains(hop.Error(), part) {
 					t.Errorf("%q does not mention %q", hop, part)
 				}
@@ -84,24 +124,24 @@ func TestLostMessageMissesDeadlineAndNamesPeer(t *testing.T) {
 }
 
 func TestDamagedMessageIsNamed(t *testing.T) {
-	for _, phase := range []allreduce.Phase{allreduce.PhaseExponents, allreduce.PhaseReduceScatter, allreduce.PhaseAllGather} {
+	for _, c := range stretches {
 		for name, f := range map[string]memnet.Faults{"flipped bit": {Corrupt: 1}, "cut": {Truncate: 1}} {
-			t.Run(phase.String()+" "+name, func(t *testing.T) {
-				f.Only = at(0, phase, 0)
-				s := newRings(t, 3, 3, f, long)
+			t.Run(c.String()+" "+name, func(t *testing.T) {
+				f.Only = at(c.sender, c.phase, 0)
+				s := newRings(t, c.size, 3, f, inGroups(c.group, long))
 				defer s.close(t)
 				all := normals(3, 9000, 1)
-				out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(3, 3))
+				out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(3, c.size))
 				var hop *allreduce.HopError
 				var sum *allreduce.ChecksumError
-				if !errors.As(errs[1], &hop) || !errors.As(errs[1], &sum) || hop.Peer != 0 || hop.Phase != phase {
-					t.Errorf("rank 1 got %v, want a ChecksumError that names rank 0 and %v", errs[1], phase)
+				err := errs[c.neighbour]
+				if !errors.As(err, &hop) || !errors.As(err, &sum) || hop.Peer != c.sender || hop.Phase != c.phase {
+					t.Errorf("rank %d got %v, want a ChecksumError that names rank %d and %v", c.neighbour, err, c.sender, c.phase)
 				}
 				for rank, err := range errs {
 					switch {
-					case err == nil && rank == 0 && phase == allreduce.PhaseAllGather:
-						// What rank 0 receives does not come by way of rank 1: it may be done before it hears of the failure.
-						sameBits(t, "rank 0", out[0], referenceMean(all, 32, true))
+					case err == nil && c.mayFinish(rank):
+						sameBits(t, fmt.Sprintf("rank %d", rank), out[rank], referenceMean(all, 32, true))
 					case err == nil:
 						t.Errorf("rank %d finished", rank)
 					}
@@ -113,9 +153,6 @@ func TestDamagedMessageIsNamed(t *testing.T) {
 
 // Whatever the network does, a rank gets the right bits or an error.
 func TestFaultsNeverGiveAWrongSum(t *testing.T) {
-	const size, replicas, n = 4, 6, 5000
-	all := normals(replicas, n, 9)
-	want := referenceMean(all, 32, true)
 	faults := map[string]memnet.Faults{
 		"drop":      {Drop: 0.004},
 		"duplicate": {Duplicate: 0.5},
@@ -124,40 +161,56 @@ func TestFaultsNeverGiveAWrongSum(t *testing.T) {
 		"delay":     {Delay: 0.3, MaxDelay: 3 * time.Millisecond},
 		"all":       {Drop: 0.001, Duplicate: 0.2, Corrupt: 0.001, Truncate: 0.001, Delay: 0.1, MaxDelay: 3 * time.Millisecond},
 	}
-	for name, f := range faults {
-		t.Run(name, func(t *testing.T) {
-			whole, deadlines := 0, short
-			harmless := name == "duplicate" || name == "delay"
-			if harmless {
-				deadlines = long // on a busy machine too
+	for _, c := range []struct{ size, group int }{{4, 0}, {4, 2}, {6, 3}, {9, 3}} {
+		for name, f := range faults {
+			t.Run(fmt.Sprintf("N=%d G=%d %s", c.size, c.group, name), func(t *testing.T) { tryFaults(t, c.size, c.group, name, f) })
+		}
+	}
+}
+
+func tryFaults(t *testing.T, size, group int, name string, f memnet.Faults) {
+	const replicas, n, seeds = 6, 5000, 8
+	all := normals(replicas, n, 9)
+	want := referenceMean(all, 32, true)
+	whole := 0
+	for seed := range uint64(seeds) {
+		harmless := name == "duplicate" || name == "delay"
+		limits := short
+		if f.Seed = seed; harmless {
+			limits = func(c *allreduce.Config) { long(c) } // a slow machine must not look like a loss
+		}
+		s := newRings(t, size, replicas, f, inGroups(group, limits))
+		out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(replicas, size))
+		for rank, err := range errs {
+			var hop *allreduce.HopError
+			switch {
+			case err == nil:
+				sameBits(t, fmt.Sprintf("seed %d rank %d", seed, rank), out[rank], want)
+				whole++
+			case !errors.As(err, &hop):
+				t.Errorf("seed %d rank %d: %v, want a HopError", seed, rank, err)
+			case harmless:
+				t.Errorf("seed %d rank %d: %v", seed, rank, err)
 			}
-			for seed := range uint64(8) {
-				f.Seed = seed
-				s := newRings(t, size, replicas, f, deadlines)
-				out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(replicas, size))
-				for rank, err := range errs {
-					var hop *allreduce.HopError
-					switch {
-					case err == nil:
-						sameBits(t, fmt.Sprintf("seed %d rank %d", seed, rank), out[rank], want)
-						whole++
-					case !errors.As(err, &hop):
-						t.Errorf("seed %d rank %d: %v, want a HopError", seed, rank, err)
-					}
-				}
-				s.close(t)
-			}
-			t.Logf("%d of %d ranks finished", whole, 8*size)
-			if harmless != (whole == 8*size) {
-				t.Errorf("%d of %d ranks finished with %s", whole, 8*size, name)
-			}
-		})
+		}
+		s.close(t)
+	}
+	t.Logf("%d of %d ranks finished", whole, seeds*size)
+	if harmless := name == "duplicate" || name == "delay"; harmless != (whole == seeds*size) {
+		t.Errorf("%d of %d ranks finished with %s", whole, seeds*size, name)
 	}
 }
 
 func TestManyBucketsAtOnceInAnyOrder(t *testing.T) {
-	const size, replicas, buckets = 3, 5, 12
-	s := newRings(t, size, replicas, memnet.Faults{Seed: 4, Delay: 0.2, MaxDelay: 2 * time.Millisecond, Duplicate: 0.2}, long)
+	for _, c := range []struct{ size, group int }{{3, 0}, {6, 2}, {6, 3}} {
+		t.Run(fmt.Sprintf("N=%d G=%d", c.size, c.group), func(t *testing.T) { manyBuckets(t, c.size, c.group) })
+	}
+}
+
+func manyBuckets(t *testing.T, size, group int) {
+	const replicas, buckets = 5, 12
+	f := memnet.Faults{Seed: 4, Delay: 0.2, MaxDelay: 2 * time.Millisecond, Duplicate: 0.2}
+	s := newRings(t, size, replicas, f, inGroups(group, long))
 	defer s.close(t)
 	all := make([][][]float32, buckets)
 	want := make([][]float32, buckets)
@@ -195,10 +248,11 @@ func TestNonFinite(t *testing.T) {
 	repaired := normals(replicas, n, 1)
 	repaired[4][3210], repaired[4][4999] = 0, 0
 	mended := referenceMean(repaired, 32, true)
-	for _, size := range []int{1, 2, 5} {
+	for _, c := range []struct{ size, group int }{{1, 0}, {2, 0}, {5, 0}, {6, 2}} {
+		size := c.size
 		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
 			t.Run(fmt.Sprintf("N=%d %v", size, bad), func(t *testing.T) {
-				s := newRings(t, size, replicas, memnet.Faults{}, long)
+				s := newRings(t, size, replicas, memnet.Faults{}, inGroups(c.group, long))
 				defer s.close(t)
 				all := normals(replicas, n, 1)
 				all[4][3210] = bad
@@ -256,11 +310,23 @@ func TestExtremes(t *testing.T) {
 }
 
 func TestKilledRankIsNamed(t *testing.T) {
-	s := newRings(t, 3, 3, memnet.Faults{}, long)
+	for _, c := range []struct {
+		size, group int
+		near        []int // neighbours of rank 1, in any level
+	}{{3, 0, []int{0, 2}}, {6, 3, []int{0, 2, 4}}, {4, 2, []int{0, 3}}} {
+		t.Run(fmt.Sprintf("N=%d G=%d", c.size, c.group), func(t *testing.T) { killOne(t, c.size, c.group, c.near) })
+	}
+}
+
+func killOne(t *testing.T, size, group int, near []int) {
+	s := newRings(t, size, size, memnet.Faults{}, inGroups(group, long))
 	defer s.close(t)
-	errs := make([]error, 3)
+	errs := make([]error, size)
 	var wg sync.WaitGroup
-	for _, rank := range []int{0, 2} { // rank 1 dies before it takes part
+	for rank := range size {
+		if rank == 1 {
+			continue // dies before it takes part
+		}
 		wg.Go(func() {
 			local := []allreduce.Contribution{{Replica: rank, Values: make([]float32, 3000)}}
 			errs[rank] = mean(s.rings[rank], allreduce.Bucket{Step: 1}, local, make([]float32, 3000))
@@ -268,33 +334,58 @@ func TestKilledRankIsNamed(t *testing.T) {
 	}
 	s.net.Kill(1)
 	wg.Wait()
-	for _, rank := range []int{0, 2} {
+	for rank, err := range errs {
 		var hop *allreduce.HopError
-		if !errors.As(errs[rank], &hop) || hop.Peer != 1 && !strings.Contains(hop.Error(), "rank 1") {
-			t.Errorf("rank %d got %v, want a HopError that names rank 1", rank, errs[rank])
+		switch {
+		case rank == 1:
+			continue
+		case !errors.As(err, &hop), slices.Contains(near, rank) && hop.Peer != 1 && !strings.Contains(hop.Error(), "rank 1"):
+			t.Errorf("rank %d got %v, want a HopError that names rank 1", rank, err)
 		}
-		if err := mean(s.rings[rank], allreduce.Bucket{Step: 2}, nil, make([]float32, 1)); !errors.Is(err, errs[rank]) {
-			t.Errorf("rank %d: a failed ring was used again: %v", rank, err)
+		if again := mean(s.rings[rank], allreduce.Bucket{Step: 2}, nil, make([]float32, 1)); !errors.Is(again, err) {
+			t.Errorf("rank %d: a failed ring was used again: %v", rank, again)
 		}
 	}
 }
 
 func TestPartitionMissesDeadline(t *testing.T) {
-	s := newRings(t, 2, 2, memnet.Faults{}, short)
-	defer s.close(t)
-	s.net.Partition(0)
-	_, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, normals(2, 100, 1), spread(2, 2))
-	var hop *allreduce.HopError
-	if !errors.As(errs[1], &hop) || hop.Peer != 0 {
-		t.Errorf("rank 1 got %v, want a HopError that names rank 0", errs[1])
+	for _, c := range []struct {
+		size, group int
+		level       allreduce.Level
+		right       int // of rank 0
+	}{{2, 0, allreduce.Inner, 1}, {6, 3, allreduce.Inner, 1}, {6, 3, allreduce.Outer, 3}} {
+		t.Run(fmt.Sprintf("N=%d G=%d %v", c.size, c.group, c.level), func(t *testing.T) {
+			s := newRings(t, c.size, 2, memnet.Faults{}, func(cfg *allreduce.Config) {
+				if long(cfg); cfg.Rank == c.right {
+					short(cfg)
+				}
+				cfg.Group = c.group
+			})
+			defer s.close(t)
+			s.net.Partition(0, c.level)
+			_, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, normals(2, 100, 1), spread(2, c.size))
+			var hop *allreduce.HopError
+			if err := errs[c.right]; !errors.As(err, &hop) || hop.Peer != 0 || hop.Phase.Level() != c.level || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("rank %d got %v, want a missed deadline that names rank 0 and the %v level", c.right, err, c.level)
+			}
+		})
 	}
 }
 
 func TestAnotherGenerationIsRefused(t *testing.T) {
-	s := newRings(t, 2, 2, memnet.Faults{}, long)
+	for _, c := range []struct {
+		size, group int
+		phase       allreduce.Phase
+	}{{2, 0, allreduce.PhaseExponents}, {4, 2, allreduce.PhaseExponents}, {4, 2, allreduce.PhaseOuterReduceScatter}} {
+		t.Run(fmt.Sprintf("N=%d G=%d %v", c.size, c.group, c.phase), func(t *testing.T) { injectStrays(t, c.size, c.group, c.phase) })
+	}
+}
+
+func injectStrays(t *testing.T, size, group int, phase allreduce.Phase) {
+	s := newRings(t, size, 2, memnet.Faults{}, inGroups(group, long))
 	defer s.close(t)
 	h := allreduce.Header{Run: allreduce.RunDigest(run), Generation: 1}
-	h.Key = allreduce.Key{Step: 1, Phase: allreduce.PhaseExponents}
+	h.Key = allreduce.Key{Step: 1, Phase: phase}
 	for name, change := range map[string]func(*allreduce.Header){
 		"generation": func(h *allreduce.Header) { h.Generation = 2 },
 		"run":        func(h *allreduce.Header) { h.Run++ },
@@ -308,7 +399,7 @@ func TestAnotherGenerationIsRefused(t *testing.T) {
 		}
 	}
 	all := normals(2, 3000, 1)
-	out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(2, 2))
+	out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, spread(2, size))
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,33 @@ const (
 	// PhaseAllGather brings every sum to every worker.
 	PhaseAllGather Phase = 3
 
+	// The same of the outer level.
+	PhaseOuterExponents     Phase = 4
+	PhaseOuterReduceScatter Phase = 5
+	PhaseOuterAllGather     Phase = 6
+
+	phases = 7
+
 	// PhaseData stands in a Key, with hop and segment 0, for the next message of
-	// reduce-scatter or all-gather in order of arrival. No message has it.
+	// reduce-scatter or all-gather, of any level, in order of arrival. No message
+	// has it.
 	PhaseData Phase = 255
+	// PhaseBothData is PhaseData while the outer level owes messages too: then the
+	// end of what comes from either neighbour ends the wait, else only the inner one's.
+	PhaseBothData Phase = 254
 )
+
+// Level returns the level in which a phase's messages travel.
+func (p Phase) Level() Level {
+	if p >= PhaseOuterExponents && p <= PhaseOuterAllGather {
+		return Outer
+	}
+	return Inner
+}
+
+// Exponents says whether the phase is an exponent pass: its payloads are codes of
+// blocks, not values.
+func (p Phase) Exponents() bool { return p == PhaseExponents || p == PhaseOuterExponents }
 
 // String returns the phase's name as errors give it.
 func (p Phase) String() string {
@@ -31,11 +54,13 @@ func (p Phase) String() string {
 		return "reduce-scatter"
 	case PhaseAllGather:
 		return "all-gather"
+	case PhaseOuterExponents, PhaseOuterReduceScatter, PhaseOuterAllGather:
+		return "outer " + (p - PhaseOuterExponents + PhaseExponents).String()
 	}
 	return fmt.Sprintf("phase(%d)", uint8(p))
 }
 
-// Key finds a message among those of one neighbour in one generation.
+// Key finds a message among those of one generation: its phase tells which neighbour sent it.
 type Key struct {
 	Step    uint64
 	Bucket  uint32
@@ -47,7 +72,7 @@ type Key struct {
 // Header stands in front of every message; HeaderSize bytes, little-endian:
 //
 //	 0  4  magic "LSR1"
-//	 4  1  phase
+//	 4  1  phase: 1..3, of the outer level 4..6
 //	 5  1  wire: bits of a value, 32 or 16
 //	 6  2  hop
 //	 8  8  run digest
@@ -123,7 +148,7 @@ func DecodeHeader(b []byte) (Header, error) {
 	h.BucketLen, h.Offset = le.Uint64(b[48:]), le.Uint64(b[56:])
 	h.Length, h.CRC = le.Uint32(b[64:]), le.Uint32(b[68:])
 	switch {
-	case h.Phase < PhaseExponents || h.Phase > PhaseAllGather:
+	case h.Phase < PhaseExponents || h.Phase >= phases:
 		return h, fmt.Errorf("allreduce: header has unknown phase %d", h.Phase)
 	case !h.Wire.Valid():
 		return h, fmt.Errorf("allreduce: header has unknown wire width %d", h.Wire)

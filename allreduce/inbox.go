@@ -12,7 +12,7 @@ import (
 const DefaultInboxBytes = 256 << 20
 
 // Inbox is the receiving half of a transport: it keeps what came from the left
-// neighbour until the ring asks for it by key. Its payload bytes are bounded:
+// neighbours, of both levels, until the ring asks for it by key. Its payload bytes are bounded:
 // Deliver waits when it is full, which pushes back on the sender.
 //
 // Invariants: exponents are given out at most once while their bucket is
@@ -23,7 +23,8 @@ type Inbox struct {
 	run, generation uint64
 	limit           int
 
-	failed, ended chan struct{} // closed by Fail and End
+	failed chan struct{}         // closed by Fail
+	ended  [levels]chan struct{} // closed by End
 
 	mu       sync.Mutex
 	stored   map[Key]*letter      // exponents
@@ -34,7 +35,7 @@ type Inbox struct {
 	bytes    int
 	done     recentSet
 	fail     error         // breaks everything
-	end      error         // breaks waits for what is not there
+	end      [levels]error // breaks waits for what is not there
 	blocked  int           // Delivers that wait for space
 	progress chan struct{} // closed and replaced to wake them
 }
@@ -47,7 +48,7 @@ func NewInbox(runDigest, generation uint64, limit int) *Inbox {
 	}
 	return &Inbox{
 		run: runDigest, generation: generation, limit: limit,
-		failed: make(chan struct{}), ended: make(chan struct{}),
+		failed: make(chan struct{}), ended: [levels]chan struct{}{make(chan struct{}), make(chan struct{})},
 		stored: map[Key]*letter{}, data: map[bucketKey]*mail{}, waiting: map[Key]chan Message{},
 		progress: make(chan struct{}),
 	}
@@ -123,6 +124,8 @@ func (b *Inbox) offer(m Message) (placed bool, progress <-chan struct{}, err err
 
 // Recv is Transport.Recv.
 func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
+	from, also := sources(k.Phase)
+	k = wanted(k)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fail != nil {
@@ -131,8 +134,8 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	if m, ok := b.take(k); ok {
 		return m, nil
 	}
-	if b.end != nil {
-		return Message{}, b.end
+	if err := b.over(from, also); err != nil {
+		return Message{}, err
 	}
 	ch := b.place(k)
 	b.wake() // a blocked Deliver may hold this very message
@@ -146,10 +149,30 @@ func (b *Inbox) Recv(ctx context.Context, k Key) (Message, error) {
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-b.failed:
-	case <-b.ended:
+	case <-b.ended[from]:
+	case <-b.ended[also]:
 	}
 	b.mu.Lock()
+	if err == nil {
+		err = b.over(from, also)
+	}
 	return b.giveUp(k, ch, err)
+}
+
+// sources are the levels that owe what a wait of a phase is for.
+func sources(p Phase) (Level, Level) {
+	if p == PhaseBothData {
+		return Inner, Outer
+	}
+	return p.Level(), p.Level()
+}
+
+// over returns why nothing comes any more from one of two levels. Called with mu held.
+func (b *Inbox) over(from, also Level) error {
+	if b.end[from] != nil {
+		return b.end[from]
+	}
+	return b.end[also]
 }
 
 // place makes the place where a message that is waited for is put. Called with
@@ -165,8 +188,8 @@ func (b *Inbox) place(k Key) chan Message {
 	return ch
 }
 
-// giveUp ends the wait for k, unless its message came in the same instant.
-// Called with mu held; a nil err stands for the inbox's own.
+// giveUp ends the wait for k with err, or with the inbox's own failure, unless its
+// message came in the same instant. Called with mu held.
 func (b *Inbox) giveUp(k Key, ch chan Message, err error) (Message, error) {
 	select {
 	case m := <-ch:
@@ -174,9 +197,6 @@ func (b *Inbox) giveUp(k Key, ch chan Message, err error) (Message, error) {
 	default:
 	}
 	delete(b.waiting, k)
-	if err == nil {
-		err = b.end
-	}
 	if b.fail != nil {
 		err = b.fail
 	}
@@ -230,14 +250,14 @@ func (b *Inbox) Failed() error {
 	return b.fail
 }
 
-// End says that no more messages come: what is stored can still be received,
-// and waits for anything else fail with err.
-func (b *Inbox) End(err error) {
+// End says that no more messages of a level come: what is stored can still be
+// received, and waits for what the level owes fail with err.
+func (b *Inbox) End(l Level, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.end == nil {
-		b.end = err
-		close(b.ended)
+	if b.end[l] == nil {
+		b.end[l] = err
+		close(b.ended[l])
 	}
 }
 

@@ -77,12 +77,33 @@ func TestInboxEndKeepsWhatIsThere(t *testing.T) {
 		_, err := b.Recv(t.Context(), Key{Bucket: 2})
 		waited <- err
 	}()
-	b.End(ErrPeerClosed)
+	b.End(Inner, ErrPeerClosed)
 	if err := <-waited; !errors.Is(err, ErrPeerClosed) {
 		t.Errorf("a wait ended with %v", err)
 	}
 	if _, err := b.Recv(t.Context(), Key{Bucket: 1}); err != nil {
 		t.Errorf("what was there is gone: %v", err)
+	}
+}
+
+// The end of the outer level breaks waits for what it owes, and no others.
+func TestInboxEndOfOneLevel(t *testing.T) {
+	b := NewInbox(0, 0, 0)
+	b.End(Outer, ErrPeerClosed)
+	for _, p := range []Phase{PhaseOuterExponents, PhaseBothData} {
+		if _, err := b.Recv(t.Context(), Key{Bucket: 1, Phase: p}); !errors.Is(err, ErrPeerClosed) {
+			t.Errorf("a wait for phase %d ended with %v", p, err)
+		}
+	}
+	got := make(chan error, 1)
+	go func() {
+		_, err := b.Recv(t.Context(), Key{Bucket: 1, Phase: PhaseData})
+		got <- err
+	}()
+	m := inboxMessage(1, 0, 8, nil)
+	m.Header.Phase = PhaseAllGather
+	if err := errors.Join(b.Deliver(t.Context(), m), <-got); err != nil {
+		t.Errorf("the inner level came to an end too: %v", err)
 	}
 }
 

@@ -68,30 +68,42 @@ func (j *job) run(ctx context.Context) error {
 }
 
 // exponents takes the maximum of the codes over all workers. Each hop passes on
-// all that is known; the maximum is idempotent, so Size-1 hops of the whole
-// array do, where reduce-scatter and all-gather would take twice as many hops
-// for an array that is too small to care.
+// all that is known; the maximum is idempotent, so in each level Size-1 hops of the
+// whole array do, where reduce-scatter and all-gather would take twice as many hops
+// for an array that is too small to care. After the inner level a worker knows its
+// group's, which is what the outer passes on.
 func (j *job) exponents() error {
-	for hop := range j.r.cfg.Size - 1 {
-		h := j.header(PhaseExponents, hop, 0, 0, len(j.codes))
-		out, err := j.buffer(&h)
-		if err != nil {
-			return err
+	for level, seat := range j.r.seats {
+		phase := PhaseExponents
+		if Level(level) == Outer {
+			phase = PhaseOuterExponents
 		}
-		copy(out.Payload[0], j.codes)
-		out.add(j.codes)
-		if err := j.send(&h, out); err != nil {
-			return err
-		}
-		m, err := j.recv(&h)
-		if err != nil {
-			return err
-		}
-		if err := j.raise(&h, m); err != nil {
-			return err
+		for hop := range seat.Size - 1 {
+			if err := j.exchange(phase, hop); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// exchange is one hop of the exponent pass.
+func (j *job) exchange(phase Phase, hop int) error {
+	h := j.header(phase, hop, 0, 0, len(j.codes))
+	out, err := j.buffer(&h)
+	if err != nil {
+		return err
+	}
+	copy(out.Payload[0], j.codes)
+	out.add(j.codes)
+	if err := j.send(&h, out); err != nil {
+		return err
+	}
+	m, err := j.recv(&h)
+	if err != nil {
+		return err
+	}
+	return j.raise(&h, m)
 }
 
 // raise takes the left neighbour's codes into this worker's.
@@ -141,9 +153,12 @@ func (j *job) header(phase Phase, hop, segment, offset, length int) Header {
 	}
 }
 
+// left is the rank of who sends messages of a phase to this worker.
+func (j *job) left(p Phase) int { return j.r.seats[p.Level()].Left() }
+
 // timeout is how long a wait of a phase may last.
 func (j *job) timeout(p Phase) time.Duration {
-	if p == PhaseExponents {
+	if p.Exponents() {
 		return j.r.cfg.BeginTimeout
 	}
 	return j.r.cfg.HopTimeout
@@ -152,7 +167,7 @@ func (j *job) timeout(p Phase) time.Duration {
 // buffer returns memory for what is sent at h's place.
 func (j *job) buffer(h *Header) (Message, error) {
 	j.wait.begin(j.timeout(h.Phase))
-	m, err := j.r.transport.Buffer(j.wait.ctx, int(h.Length))
+	m, err := j.r.transport.Buffer(j.wait.ctx, h.Phase.Level(), int(h.Length))
 	if err = j.wait.end(err); err != nil {
 		return Message{}, j.hopError("send", h, err)
 	}
@@ -185,7 +200,7 @@ func (j *job) await(k Key) (Message, error) {
 // to verify before anything that came of it is used. It corrects want, which has
 // this worker's rank in From.
 func (j *job) recv(want *Header) (Message, error) {
-	want.From = uint16(j.r.cfg.left())
+	want.From = uint16(j.left(want.Phase))
 	m, err := j.await(want.Key)
 	if err != nil {
 		return Message{}, j.hopError("receive", want, err)
@@ -232,9 +247,9 @@ func (j *job) hopError(op string, h *Header, err error) error {
 		return cause
 	}
 	c := &j.r.cfg
-	peer := c.left()
+	peer := j.left(h.Phase)
 	if op == "send" {
-		peer = c.right()
+		peer = j.r.seats[h.Phase.Level()].Right()
 	}
 	var broken *PeerError
 	switch {

@@ -23,6 +23,16 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	}
 	good := allreduce.DefaultConfig()
 	good.Run = "r"
+	for _, c := range []struct {
+		size, group int
+		ok          bool
+	}{{8, 0, true}, {8, 1, true}, {8, 2, true}, {8, 4, true}, {8, 8, true}, {8, 3, false}, {8, 16, false}, {8, -2, false}, {7, 2, false}} {
+		grouped := good
+		grouped.Size, grouped.Group = c.size, c.group
+		if err := grouped.Validate(); (err == nil) != c.ok {
+			t.Errorf("%d workers in groups of %d: %v", c.size, c.group, err)
+		}
+	}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}
@@ -120,23 +130,25 @@ func TestCloseAbortAndCancelEndReduce(t *testing.T) {
 	}
 }
 
-// A worker that is done may close while its neighbours still read from it.
+// A worker that is done may close while its neighbours still read from it, and
+// while those of another level still wait for others.
 func TestCloseAfterLastBucketDisturbsNobody(t *testing.T) {
-	const size = 4
-	all := normals(size, 20_000, 2)
-	want := referenceMean(all, 32, true)
-	for range 20 {
-		s := newRings(t, size, size, memnet.Faults{}, long)
-		_, errs := s.reduceAll(allreduce.Bucket{}, func(r *allreduce.Ring, b allreduce.Bucket, local []allreduce.Contribution, dst []float32) error {
-			if err := mean(r, b, local, dst); err != nil {
-				return err
+	for _, c := range []struct{ size, group int }{{4, 0}, {4, 2}, {6, 3}, {9, 3}} {
+		all := normals(c.size, 20_000, 2)
+		want := referenceMean(all, 32, true)
+		for range 20 {
+			s := newRings(t, c.size, c.size, memnet.Faults{}, inGroups(c.group, long))
+			_, errs := s.reduceAll(allreduce.Bucket{}, func(r *allreduce.Ring, b allreduce.Bucket, local []allreduce.Contribution, dst []float32) error {
+				if err := mean(r, b, local, dst); err != nil {
+					return err
+				}
+				sameBits(t, "mean", dst, want)
+				return r.Close()
+			}, all, spread(c.size, c.size))
+			if err := errors.Join(errs...); err != nil {
+				t.Fatalf("N=%d G=%d: %v", c.size, c.group, err)
 			}
-			sameBits(t, "mean", dst, want)
-			return r.Close()
-		}, all, spread(size, size))
-		if err := errors.Join(errs...); err != nil {
-			t.Fatal(err)
+			s.close(t)
 		}
-		s.close(t)
 	}
 }

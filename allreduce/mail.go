@@ -12,7 +12,8 @@ type mail struct{ first, last *letter }
 
 // wanted is the key by which a message of key k is asked for.
 func wanted(k Key) Key {
-	if k.Phase == PhaseReduceScatter || k.Phase == PhaseAllGather {
+	switch k.Phase {
+	case PhaseReduceScatter, PhaseAllGather, PhaseOuterReduceScatter, PhaseOuterAllGather, PhaseBothData:
 		return Key{Step: k.Step, Bucket: k.Bucket, Phase: PhaseData}
 	}
 	return k

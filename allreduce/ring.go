@@ -37,6 +37,8 @@ type Ring struct {
 	cfg       Config
 	transport Transport
 	runDigest uint64
+	seats     []Seat    // by level
+	schedule  *schedule // of a ring of one worker: nil
 
 	ctx    context.Context // ends, with the cause, when the ring fails
 	cancel context.CancelCauseFunc
@@ -66,6 +68,10 @@ func New(cfg Config, t Transport) (*Ring, error) {
 		return nil, fmt.Errorf("allreduce: %w", err)
 	}
 	r := &Ring{cfg: cfg, transport: t, runDigest: RunDigest(cfg.Run), active: map[bucketKey]struct{}{}}
+	r.seats = Seats(cfg.Rank, cfg.Size, cfg.Group)
+	if cfg.Size > 1 {
+		r.schedule = newSchedule(r.seats)
+	}
 	r.idle = sync.NewCond(&r.mu)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	return r, nil

@@ -27,15 +27,18 @@ type ringSet struct {
 }
 
 func newRings(t failer, size, replicas int, faults memnet.Faults, tweak func(*allreduce.Config)) *ringSet {
-	s := &ringSet{net: memnet.New(memnet.Config{Run: run, Generation: 1, Size: size, Faults: faults})}
-	for rank := range size {
+	config := func(rank int) allreduce.Config {
 		cfg := allreduce.DefaultConfig()
 		cfg.Run, cfg.Generation = run, 1
 		cfg.Rank, cfg.Size, cfg.Replicas = rank, size, replicas
 		if tweak != nil {
 			tweak(&cfg)
 		}
-		r, err := allreduce.New(cfg, s.net.Endpoint(rank))
+		return cfg
+	}
+	s := &ringSet{net: memnet.New(memnet.Config{Run: run, Generation: 1, Size: size, Group: config(0).Group, Faults: faults})}
+	for rank := range size {
+		r, err := allreduce.New(config(rank), s.net.Endpoint(rank))
 		if err != nil {
 			t.Fatalf("new: %v", err)
 		}
@@ -125,6 +128,24 @@ func drawValue(rng *rand.Rand, spread int) float32 {
 	return float32(rng.NormFloat64() * math.Ldexp(1, max(-140, min(120, rng.IntN(spread)-spread/2))))
 }
 
+// inGroups is a tweak that makes a ring of two levels, after another tweak.
+func inGroups(group int, tweak func(*allreduce.Config)) func(*allreduce.Config) {
+	return func(c *allreduce.Config) {
+		tweak(c)
+		c.Group = group
+	}
+}
+
+// groupsOf lists the groups that size workers divide into.
+func groupsOf(size int) (groups []int) {
+	for g := range size + 1 {
+		if allreduce.CheckGroup(size, g) == nil {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}
+
 var sizes = []int{0, 1, 2, 3, 7, 15, 16, 17, 31, 100, 1023, 1024, 1025, 2048, 3000, 5001}
 
 func TestSameBitsForAnyRing(t *testing.T) {
@@ -144,15 +165,17 @@ func TestSameBitsForAnyRing(t *testing.T) {
 		want := referenceMean(all, int(wire), true)
 		wantSum := referenceMean(all, 32, false)
 		size := rapid.IntRange(1, 9).Draw(t, "size")
-		for _, size := range []int{1, size} {
+		group := rapid.SampledFrom(groupsOf(size)).Draw(t, "group")
+		for _, c := range []struct{ size, group int }{{1, 0}, {size, group}} {
+			size := c.size
 			hosts := make([]int, replicas)
 			for r := range hosts {
 				hosts[r] = rng.IntN(size)
 			}
 			segment := 64 << rng.IntN(6)
 			window := 1 + rng.IntN(4)
-			s := newRings(t, size, replicas, memnet.Faults{}, func(c *allreduce.Config) {
-				c.Wire, c.SegmentBytes, c.Window = wire, segment, window
+			s := newRings(t, size, replicas, memnet.Faults{}, func(cfg *allreduce.Config) {
+				cfg.Wire, cfg.SegmentBytes, cfg.Window, cfg.Group = wire, segment, window, c.group
 			})
 			out, errs := s.reduceAll(allreduce.Bucket{Step: 1, ID: 0}, mean, all, hosts)
 			sums, errsSum := s.reduceAll(allreduce.Bucket{Step: 1, ID: 1}, sum, all, hosts)
@@ -166,4 +189,43 @@ func TestSameBitsForAnyRing(t *testing.T) {
 			s.close(t)
 		}
 	})
+}
+
+// The topologies that a cluster would have, with every value of both wires the
+// same as of a ring of one worker, whoever hosts what.
+func TestSameBitsInTwoLevels(t *testing.T) {
+	const n, replicas = 20_011, 11
+	all := normals(replicas, n, 8)
+	rng := rand.New(rand.NewPCG(8, 8))
+	for _, wire := range []allreduce.Wire{32, 16} {
+		want := referenceMean(all, int(wire), true)
+		for _, c := range []struct{ size, group int }{{4, 0}, {4, 2}, {6, 2}, {6, 3}, {8, 0}, {8, 2}, {8, 4}, {9, 3}, {12, 4}} {
+			for name, hosts := range map[string][]int{
+				"even": spread(replicas, c.size), "one hosts all": make([]int, replicas), "any": anywhere(rng, replicas, c.size),
+			} {
+				t.Run(fmt.Sprintf("N=%d G=%d w=%d %s", c.size, c.group, wire, name), func(t *testing.T) {
+					s := newRings(t, c.size, replicas, memnet.Faults{}, func(cfg *allreduce.Config) {
+						cfg.Wire, cfg.Group, cfg.SegmentBytes = wire, c.group, 4096
+					})
+					defer s.close(t)
+					out, errs := s.reduceAll(allreduce.Bucket{Step: 1}, mean, all, hosts)
+					if err := errors.Join(errs...); err != nil {
+						t.Fatal(err)
+					}
+					for rank := range out {
+						sameBits(t, fmt.Sprintf("rank %d", rank), out[rank], want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// anywhere hosts each replica on a rank drawn at random.
+func anywhere(rng *rand.Rand, replicas, size int) []int {
+	hosts := make([]int, replicas)
+	for r := range hosts {
+		hosts[r] = rng.IntN(size)
+	}
+	return hosts
 }

@@ -17,6 +17,8 @@ type Config struct {
 	GlobalBatch   int     // images in a step, over all replicas
 	Replicas      int     // logical shares of the global batch
 	MinWorkers    int     // the run begins when so many are ready, and takes no more
+	// Group is how many workers a group of the ring has: 1 for a flat ring, 0 for what measured latency and rate of the links suggest.
+	Group int
 
 	// CheckpointEvery asks for a checkpoint after every multiple of so many steps; 0 means at the end only.
 	CheckpointEvery uint64
@@ -97,6 +99,7 @@ func (c *Config) Validate() error {
 	check(c.Replicas > 0 && c.GlobalBatch > 0 && c.GlobalBatch%max(c.Replicas, 1) == 0,
 		"a batch of %d images does not divide into %d replicas", c.GlobalBatch, c.Replicas)
 	check(c.MinWorkers > 0 && c.MinWorkers <= 4096, "%d workers, want 1 to 4096", c.MinWorkers)
+	check(c.Group >= 0 && c.MinWorkers%max(1, c.Group) == 0, "%d workers do not divide into groups of %d", c.MinWorkers, c.Group)
 	check(c.Schedule != nil, "there is no learning-rate schedule")
 	check(c.Schedule == nil || !c.Schedule.NeedsEvaluation() || (c.Evaluate && !c.EvalEvery.IsZero()),
 		"a plateau schedule needs evaluations: give validation images and --eval-every")

@@ -43,6 +43,12 @@ type StepReport struct {
 	StateHash string        // at the end of a window only
 }
 
+// Measured tells what a worker found of its links, as the plan had asked. It comes before the worker's first step.
+type Measured struct {
+	Worker  string
+	Traffic Traffic
+}
+
 // EvalReport holds a worker's share of an evaluation; LossSum is in units of 2^-32.
 type EvalReport struct {
 	Worker                     string
@@ -124,6 +130,7 @@ func (Hello) event()        {}
 func (Ready) event()        {}
 func (StepReport) event()   {}
 func (EvalReport) event()   {}
+func (Measured) event()     {}
 func (Aborted) event()      {}
 func (Heartbeat) event()    {}
 func (Left) event()         {}
@@ -185,6 +192,8 @@ type Plan struct {
 	LearningRates   []LRSpan
 	CheckpointAfter []uint64 // numbers of committed steps after which Ring[0] sends its state, rising
 	Evaluate        bool     // once UntilStep steps are committed
+	Group           int      // workers in a group of the ring, which are runs of Ring; 1 for a flat one
+	Measure         bool     // the links, before the first step
 }
 
 // Publish sends a plan to every worker of its ring.

@@ -36,6 +36,7 @@ type member struct {
 	steps   uint64      // newest committed step reported
 	hash    string      // of the state at the window's end
 	eval    *EvalReport // of the plan in progress
+	traffic *Traffic    // as measured; nil before
 	aborted *Aborted
 	lost    string // how it was lost; empty while it is alive
 	broken  bool   // its stream is gone: nothing can be sent
@@ -158,6 +159,8 @@ func (m *Machine) stepWorker(ev Event) {
 		m.onStepReport(w, ev)
 	case EvalReport:
 		m.onEvalReport(w, ev)
+	case Measured:
+		m.onMeasured(w, ev)
 	case Aborted:
 		m.onAborted(w, ev)
 	case StateLost:
@@ -182,6 +185,8 @@ func subject(ev Event) string {
 	case StepReport:
 		return ev.Worker
 	case EvalReport:
+		return ev.Worker
+	case Measured:
 		return ev.Worker
 	case Aborted:
 		return ev.Worker

@@ -76,6 +76,12 @@ func (a *auditor) plan(p Plan) {
 	case p.FirstStep < p.UntilStep && (len(p.LearningRates) == 0 || p.LearningRates[0].FirstStep != p.FirstStep):
 		a.t.Fatalf("no learning rate for step %d", p.FirstStep)
 	}
+	if g := p.Group; g < 1 || len(p.Ring)%g != 0 || g > 1 && p.Measure || p.Measure && p.Sequence != 1 {
+		a.t.Fatalf("a ring of %d in groups of %d, measured: %v", len(p.Ring), g, p.Measure)
+	}
+	if a.last.Sequence != 0 && (p.Group != a.last.Group) != (p.Generation != a.last.Generation) {
+		a.t.Fatalf("generation %d has groups of %d, generation %d groups of %d", a.last.Generation, a.last.Group, p.Generation, p.Group)
+	}
 	for _, h := range p.ReplicaHost {
 		if h < 0 || h >= len(p.Ring) {
 			a.t.Fatalf("replica hosted by nobody: %v in a ring of %d", p.ReplicaHost, len(p.Ring))
@@ -100,7 +106,8 @@ func drawMachine(t *rapid.T) (*Machine, *auditor, Config) {
 	}
 	cfg.StepsPerEpoch, cfg.GlobalBatch = 3.25, 64
 	cfg.Replicas = rapid.SampledFrom([]int{1, 2, 4, 8}).Draw(t, "replicas")
-	cfg.MinWorkers = rapid.IntRange(1, 4).Draw(t, "workers")
+	cfg.MinWorkers = rapid.SampledFrom([]int{1, 2, 3, 4, 6}).Draw(t, "workers")
+	cfg.Group = rapid.SampledFrom([]int{0, 0, 1, cfg.MinWorkers}).Draw(t, "group")
 	cfg.CheckpointEvery = uint64(rapid.IntRange(0, 5).Draw(t, "checkpoint"))
 	cfg.NoStore = rapid.Bool().Draw(t, "no store")
 	cfg.FixedCrew = rapid.Bool().Draw(t, "fixed crew")
@@ -123,7 +130,7 @@ func drawMachine(t *rapid.T) (*Machine, *auditor, Config) {
 
 // drawEvent is anything that could come from anyone, sensible or not.
 func drawEvent(t *rapid.T, stream uint64) Event {
-	w := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "worker")
+	w := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"}).Draw(t, "worker")
 	step := uint64(rapid.IntRange(0, 14).Draw(t, "at"))
 	hash := rapid.SampledFrom([]string{"", "h", "h", "h", "x"}).Draw(t, "hash")
 	switch rapid.IntRange(0, 15).Draw(t, "event") {
@@ -144,6 +151,9 @@ func drawEvent(t *rapid.T, stream uint64) Event {
 		return StateArrived{w, step, hash}
 	case 13:
 		return rapid.SampledFrom([]Event{Stored{step, "p"}, StoreFailed{step, "full"}, StateLost{w, step, "crc"}}).Draw(t, "stored")
+	case 14:
+		hop := time.Duration(rapid.IntRange(-1, 1<<30).Draw(t, "hop"))
+		return Measured{w, Traffic{Hop: hop, BytesPerSecond: 1e8, StepBytes: 1 << 20, Buckets: 4}}
 	default:
 		return Heartbeat{w}
 	}
@@ -282,6 +292,9 @@ func (c *crew) say(worker string, ev Event) {
 // work queues everything that a plan asks of a worker.
 func (c *crew) work(worker string, p Plan) {
 	c.robots[worker].step = p.FirstStep
+	if p.Measure {
+		c.say(worker, Measured{worker, Traffic{Hop: 10 * time.Millisecond, BytesPerSecond: 1e9, StepBytes: 1 << 16, Buckets: 1}})
+	}
 	for s := p.FirstStep + 1; s <= p.UntilStep; s++ {
 		r := StepReport{Worker: worker, Step: s, Loss: 1, Images: 64, Start: time.Unix(int64(s), 0), End: time.Unix(int64(s+1), 0)}
 		if s == p.UntilStep {

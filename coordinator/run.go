@@ -16,11 +16,14 @@ func (m *Machine) proceed(from uint64) {
 		m.complete()
 		return
 	}
-	until := m.cfg.TotalSteps
+	until, evaluate := m.cfg.TotalSteps, m.cfg.Evaluate
 	if m.cfg.Evaluate && !m.cfg.EvalEvery.IsZero() {
 		until = min(until, m.cfg.EvalEvery.next(from, m.scale()))
 	}
-	m.publish(from, until, m.cfg.Evaluate)
+	if m.plan.Generation == 0 && m.measures() && until > from+1 {
+		until, evaluate = from+1, false // what is measured then is of use for the rest
+	}
+	m.publish(from, until, evaluate)
 }
 
 // owesEvaluation says whether the evaluation after that many steps is due and was never counted: it was cut short by the end of
@@ -34,17 +37,19 @@ func (m *Machine) owesEvaluation(step uint64) bool {
 
 func (m *Machine) scale() Scale { return Scale{m.cfg.StepsPerEpoch, m.cfg.TotalSteps} }
 
-// publish makes the next plan. The first one also makes the generation.
+// publish makes the next plan. The first one also makes the generation; so does one with another topology.
 func (m *Machine) publish(from, until uint64, evaluate bool) {
-	p := Plan{Generation: m.plan.Generation, Sequence: m.plan.Sequence + 1, Ring: m.plan.Ring, ReplicaHost: m.plan.ReplicaHost}
+	p := Plan{Generation: m.plan.Generation, Sequence: m.plan.Sequence + 1, Ring: m.plan.Ring, ReplicaHost: m.plan.ReplicaHost, Group: m.plan.Group}
 	if p.Generation == 0 {
-		p.Generation = 1
+		p.Generation, p.Group, p.Measure = 1, max(1, m.cfg.Group), m.measures()
 		for _, w := range m.members {
 			p.Ring = append(p.Ring, Member{w.name, w.ready.RingAddress})
 			w.steps = from
 		}
 		p.ReplicaHost = assign(m.cfg.Replicas, len(p.Ring))
 		m.tell(false, "training begins at step %d of %d, workers: %d", from, m.cfg.TotalSteps, len(p.Ring))
+	} else if m.regroup(&p) {
+		p.Generation++
 	}
 	p.FirstStep, p.UntilStep, p.Evaluate = from, until, evaluate
 	p.LearningRates = m.cfg.Schedule.Spans(from, max(until, from+1)) // an empty window has a rate too, for who looks

@@ -168,6 +168,12 @@ func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event
 		}
 		start := time.Unix(0, 0).Add(time.Duration(step-1) * took)
 		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(took), Tail: tail, StateHash: kv["hash"]}
+	case "measured":
+		hop, err := time.ParseDuration(kv["hop"])
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return Measured{arg, Traffic{Hop: hop, BytesPerSecond: float64(p.number(kv["rate"])), StepBytes: p.number(kv["bytes"]), Buckets: int(p.number(kv["buckets"]))}}
 	case "eval":
 		return EvalReport{Worker: arg, Step: step, Images: p.number(kv["images"]), Correct1: p.number(kv["right"]), LossSum: int64(p.number(kv["images"])) << 31}
 	case "aborted":
@@ -200,6 +206,7 @@ func (p *player) configure(kv map[string]string) {
 	cfg.TotalSteps, cfg.FirstStep, cfg.CheckpointEvery = p.number(kv["steps"]), p.number(kv["first"]), p.number(kv["checkpoint"])
 	cfg.StepsPerEpoch, cfg.GlobalBatch, cfg.Replicas = 10, 256, 8
 	cfg.MinWorkers = int(p.number(kv["workers"]))
+	cfg.Group = int(p.number(kv["group"]))
 	cfg.FixedCrew, cfg.NoStore = kv["fixed"] != "", kv["nostore"] != ""
 	if cfg.FirstStep > 0 {
 		cfg.Resumed = fmt.Sprintf("ckpt-%d", cfg.FirstStep)
@@ -256,8 +263,12 @@ func describe(a Action) string {
 		for _, m := range pl.Ring {
 			ring = append(ring, m.Worker)
 		}
-		return fmt.Sprintf("publish %d.%d ring=%v hosts=%v steps=[%d,%d) lr=%v checkpoints=%v evaluate=%v", pl.Generation, pl.Sequence, ring,
-			pl.ReplicaHost, pl.FirstStep, pl.UntilStep, pl.LearningRates, pl.CheckpointAfter, pl.Evaluate)
+		topology := "" // flat, and nothing to measure
+		if pl.Group != 1 || pl.Measure {
+			topology = fmt.Sprintf(" group=%d measure=%v", pl.Group, pl.Measure)
+		}
+		return fmt.Sprintf("publish %d.%d ring=%v hosts=%v steps=[%d,%d) lr=%v checkpoints=%v evaluate=%v%s", pl.Generation, pl.Sequence, ring,
+			pl.ReplicaHost, pl.FirstStep, pl.UntilStep, pl.LearningRates, pl.CheckpointAfter, pl.Evaluate, topology)
 	case Report:
 		if e := a.Evaluation; e != nil {
 			return fmt.Sprintf("evaluation step=%d images=%d top1=%.3f loss=%.3f", e.Step, e.Images, e.Top1(), e.Loss)

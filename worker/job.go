@@ -15,6 +15,7 @@ type Job struct {
 	Data    Data
 	Rings   Rings
 
+	WireBits     int      // of a gradient value on the ring
 	Replicas     int      // R, replicas of the whole run
 	ReplicaBatch int      // images of one replica
 	SGD          core.SGD // LR is the plan's business
@@ -69,6 +70,7 @@ type Membership struct {
 	Names      []string // workers by rank
 	Addresses  []string // ring addresses by rank
 	Replicas   int
+	Group      int // workers in a group, which are runs of ranks; 0 or 1 for a flat ring
 }
 
 // Contribution is one hosted replica's part of a bucket.
@@ -83,6 +85,9 @@ type Ring interface {
 	// different buckets may run concurrently. It blocks until the bucket is complete and verified, a deadline
 	// passes or ctx ends. Gradients go in the run's wire format; exact asks for the 32-bit one whatever that is.
 	Mean(ctx context.Context, step uint64, bucket int, exact bool, local []Contribution, dst []float32) error
+	// Measure finds how long a hop takes and how many bytes a second a member sends. Every member calls it before
+	// the first Mean, all at once. It blocks as Mean does.
+	Measure(ctx context.Context) (hop time.Duration, bytesPerSecond float64, err error)
 	// Close breaks whatever still waits and frees the ring; it may be called twice.
 	Close() error
 }

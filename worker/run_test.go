@@ -118,6 +118,10 @@ type alone struct{}
 func (alone) Join(context.Context, Membership) (Ring, error) { return alone{}, nil }
 func (alone) Close() error                                   { return nil }
 
+func (alone) Measure(context.Context) (time.Duration, float64, error) {
+	return time.Millisecond, 1e9, nil
+}
+
 func (alone) Mean(_ context.Context, _ uint64, _ int, _ bool, local []Contribution, dst []float32) error {
 	for i := range dst {
 		sum := float32(0)
@@ -176,7 +180,7 @@ func follow(t *testing.T, ctx context.Context, data Data, change func(*Config), 
 			return nil, err
 		}
 		return &Job{Network: network, Engine: e, Data: data, Rings: alone{}, Replicas: testReplicas, ReplicaBatch: testBatch,
-			SGD: core.SGD{Momentum: 0.9}, Close: e.Close}, nil
+			WireBits: 32, SGD: core.SGD{Momentum: 0.9}, Close: e.Close}, nil
 	}
 	if change != nil {
 		change(&cfg)

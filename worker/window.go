@@ -38,6 +38,9 @@ func findPlace(p *pb.Plan, name string, replicas int) (place, error) {
 			pl.replicas = append(pl.replicas, r)
 		}
 	}
+	if g := int(p.Group); g > 1 && len(p.Ring)%g != 0 {
+		return pl, fmt.Errorf("plan %d/%d has groups of %d, its ring %d members", p.Generation, p.Sequence, g, len(p.Ring))
+	}
 	if p.UntilStep < p.FirstStep || len(p.LearningRates) == 0 || p.LearningRates[0].FirstStep > p.FirstStep {
 		return pl, fmt.Errorf("plan %d/%d has no learning rate for its steps [%d, %d)", p.Generation, p.Sequence, p.FirstStep, p.UntilStep)
 	}
@@ -66,6 +69,11 @@ func (w *Worker) window(ctx context.Context, p *pb.Plan, pl place) (last *pb.Wor
 	if err != nil {
 		return nil, err
 	}
+	if p.Measure {
+		if err := w.measure(ctx, ring); err != nil {
+			return nil, err
+		}
+	}
 	for step := p.FirstStep; step < p.UntilStep; step++ {
 		report, err := w.oneStep(ctx, ring, p, pl, step)
 		if err != nil {
@@ -90,7 +98,7 @@ func (w *Worker) ring(ctx context.Context, p *pb.Plan, pl place) (Ring, error) {
 		return w.current, nil
 	}
 	w.closeRing()
-	m := Membership{Run: w.run, Generation: p.Generation, Rank: pl.rank, Replicas: w.job.Replicas}
+	m := Membership{Run: w.run, Generation: p.Generation, Rank: pl.rank, Replicas: w.job.Replicas, Group: int(p.Group)}
 	for _, e := range p.Ring {
 		m.Names = append(m.Names, e.Worker)
 		m.Addresses = append(m.Addresses, e.RingAddress)
@@ -103,6 +111,18 @@ func (w *Worker) ring(ctx context.Context, p *pb.Plan, pl place) (Ring, error) {
 	}
 	w.current, w.generation = ring, p.Generation
 	return ring, nil
+}
+
+// measure tells the coordinator what the ring's links are like.
+func (w *Worker) measure(ctx context.Context, ring Ring) error {
+	hop, rate, err := ring.Measure(ctx)
+	if err != nil {
+		return fmt.Errorf("measuring the ring: %w", err)
+	}
+	return w.link.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Measured{Measured: &pb.Measured{
+		HopNanos: int64(hop), BytesPerSecond: rate,
+		StepBytes: uint64(w.job.Network.ParamLen()) * uint64(w.job.WireBits) / 8, Buckets: uint32(len(w.trainer.spans)),
+	}}})
 }
 
 // closeRing leaves the ring at hand, if any.

@@ -51,15 +51,15 @@ func (f CodingFigures) String() string {
 		f.Plain/1e6, f.Coded/1e6, f.Coder/1e6, f.Ratio)
 }
 
-// CodingOf returns the figures of a transport that Node.Join returned.
-func CodingOf(t allreduce.Transport) CodingFigures {
-	l, ok := t.(*link)
-	if !ok {
-		return CodingFigures{}
+// CodingOf returns the figures of a transport that Node.Join or JoinGroups
+// returned, by level. None for any other one, and in a ring of one worker.
+func CodingOf(t allreduce.Transport) (figures []CodingFigures) {
+	for _, l := range linksOf(t) {
+		l.coding.mu.Lock()
+		figures = append(figures, l.coding.figures())
+		l.coding.mu.Unlock()
 	}
-	l.coding.mu.Lock()
-	defer l.coding.mu.Unlock()
-	return l.coding.figures()
+	return figures
 }
 
 const (
@@ -113,7 +113,7 @@ func (c *coding) figures() CodingFigures {
 
 // codable says whether a message may be coded: those that carry 16-bit values.
 func codable(h *allreduce.Header) bool {
-	return h.Wire == allreduce.Wire16 && h.Phase != allreduce.PhaseExponents && h.Length > 0 && h.Length%2 == 0
+	return h.Wire == allreduce.Wire16 && !h.Phase.Exponents() && h.Length > 0 && h.Length%2 == 0
 }
 
 // begin notes that a message is about to be sent. It says whether to code it,

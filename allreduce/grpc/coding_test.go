@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -30,11 +31,11 @@ func newCoders(t testing.TB, n int, withProxy bool, mode func(rank int) Coding) 
 	return out
 }
 
-// links are the workers' transports of a generation.
+// links are the workers' links of a generation, of all levels.
 func links(workers []*worker, generation uint64) (out []*link) {
 	for _, w := range workers {
 		w.node.mu.Lock()
-		out = append(out, w.node.links[generation])
+		out = append(out, w.node.members[generation].links...)
 		w.node.mu.Unlock()
 	}
 	return out
@@ -50,6 +51,12 @@ func bellShaped(replicas, n int) [][]float32 {
 		}
 	}
 	return all
+}
+
+func ratioOf(l *link) float64 {
+	l.coding.mu.Lock()
+	defer l.coding.mu.Unlock()
+	return l.coding.figures().Ratio
 }
 
 func sameBits(t *testing.T, rings []*allreduce.Ring, b allreduce.Bucket, all [][]float32) {
@@ -91,12 +98,51 @@ func TestCodingKeepsTheBits(t *testing.T) {
 				}
 				wg.Wait()
 				for rank, l := range links(workers, 1) {
-					ratio := CodingOf(l).Ratio
+					ratio := ratioOf(l)
 					if l.coding.mode == CodeAlways && size > 1 && !(ratio > 0 && ratio < 0.95) {
 						t.Errorf("rank %d sent %.2f of the bytes: nothing was coded", rank, ratio)
 					}
 					if l.coding.mode == CodeNever && ratio != 0 {
 						t.Errorf("rank %d coded, and was told not to", rank)
+					}
+				}
+			})
+		}
+	}
+}
+
+// In two levels each link codes or not, where it does not share memory.
+func TestCodingKeepsTheBitsInTwoLevels(t *testing.T) {
+	const size = 6
+	for _, group := range []int{2, 3} {
+		for name, tweak := range map[string]func(rank int, c *Config){
+			"grpc": func(rank int, c *Config) { c.Coding = []Coding{CodeAlways, CodeNever, CodeAlways, CodeAuto}[rank%4] },
+			"mixed": func(rank int, c *Config) {
+				c.Coding, c.Sharing = CodeAlways, []Sharing{ShareAuto, ShareAuto, ShareNever}[rank%3]
+			},
+		} {
+			t.Run(fmt.Sprintf("%s G=%d", name, group), func(t *testing.T) {
+				workers := make([]*worker, size)
+				for i := range workers {
+					cfg := DefaultConfig()
+					cfg.Run, cfg.Credentials, cfg.Sharing = run, insecure.NewCredentials(), ShareNever
+					tweak(i, &cfg)
+					workers[i] = newWorkerOf(t, cfg, false)
+				}
+				rings := joinAll(t, workers, 1, size, grouped(group))
+				defer closeAll(t, rings)
+				var wg sync.WaitGroup // all buckets at once
+				for id, n := range []int{1, 1025, 70_001, 200_000} {
+					for _, w := range []allreduce.Wire{16, 32} {
+						b := allreduce.Bucket{Step: 1, ID: 2*id + int(w/32), Wire: w}
+						wg.Go(func() { sameBits(t, rings, b, bellShaped(size, n)) })
+					}
+				}
+				wg.Wait()
+				for _, l := range links(workers, 1) {
+					ratio, coded := ratioOf(l), l.coding.mode == CodeAlways && !l.shared.right.Shared
+					if coded && !(ratio > 0 && ratio < 0.95) || l.coding.mode != CodeAuto && !coded && ratio != 0 {
+						t.Errorf("rank %d, %v level, by %v: sent %.2f of the bytes", l.rank, l.level, l.shared.right, ratio)
 					}
 				}
 			})
@@ -231,6 +277,7 @@ func TestDamagedCodedMessages(t *testing.T) {
 		"a wrong length":    damage(func(b []byte) []byte { b[lengthAt]++; return b }),
 		"not 16 bits":       damage(func(b []byte) []byte { b[5] = 32; return b }),
 		"exponents":         damage(func(b []byte) []byte { b[4] = byte(allreduce.PhaseExponents); return b }),
+		"outer exponents":   damage(func(b []byte) []byte { b[4] = byte(allreduce.PhaseOuterExponents); return b }),
 		"more values":       damage(func(b []byte) []byte { b[64] += 2; return b }),
 		"an unknown kind":   damage(func(b []byte) []byte { b[headSize] = 77; return b }),
 		"behind the length": damage(func(b []byte) []byte { b[lengthAt+4] = 1; return b }),

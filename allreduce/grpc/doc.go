@@ -1,10 +1,11 @@
 // Package ringgrpc carries the ring of package allreduce over gRPC.
 //
 // Each process has one Node. It serves its left neighbours on a *grpc.Server
-// of the caller's, and joins generation after generation; each Join dials the
-// right neighbour, shakes hands with both and returns the transport of that
-// generation. A link has several connections, Config.Lanes, since gRPC writes
-// each from one goroutine; which one a message takes is chance.
+// of the caller's, and joins generation after generation; each JoinGroups dials the
+// right neighbour of each level, shakes hands with all and returns the transport of
+// that generation: a link for each level, with one inbox. A link has several
+// connections, Config.Lanes, since gRPC writes each from one goroutine; which one a
+// message takes is chance.
 //
 // Frames flow one way, from client to server, in a codec of its own: a fixed
 // binary header and the payload, without protocol buffers. The other direction
@@ -19,7 +20,7 @@
 //	server := grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(creds))...)
 //	node.Register(server)
 //	go server.Serve(listener)
-//	transport, err := node.Join(ctx, generation, rank, size, rightAddr)
+//	transport, err := node.JoinGroups(ctx, generation, rank, group, addresses)
 //	ring, err := allreduce.New(cfg, transport) // ring.Close closes transport
 //
 // On the wire: method /lockstep.ring.v1.Ring/Link, content-subtype

@@ -14,8 +14,8 @@ import (
 const (
 	helloKey     = "lockstep-ring-hello-bin"
 	helloMagic   = 0x3148534c // "LSH1"
-	helloVersion = 3
-	helloFixed   = 28
+	helloVersion = 4
+	helloFixed   = 31
 	maxRunName   = 512
 	// maxLanes bounds the connections that a neighbour can make this worker wait for.
 	maxLanes = 16
@@ -24,14 +24,16 @@ const (
 // hello is the handshake, from a worker to its right neighbour. Little-endian:
 //
 //	 0  4  magic "LSH1"
-//	 4  2  version of the protocol, 3
-//	 6  2  sender's rank
-//	 8  2  size of the ring
+//	 4  2  version of the protocol, 4
+//	 6  2  sender's rank among all workers
+//	 8  2  number of all workers
 //	10  8  generation
 //	18  8  run digest
 //	26  1  lane, from 0
 //	27  1  lanes, 1..16
-//	28  …  name of the run, at most 512 bytes
+//	28  2  workers in a group; as many as all in a flat ring
+//	30  1  level, 0 inner or 1 outer
+//	31  …  name of the run, at most 512 bytes
 type hello struct {
 	version    uint16
 	rank, size uint16
@@ -39,6 +41,8 @@ type hello struct {
 	digest     uint64
 	lane       uint8
 	lanes      uint8
+	group      uint16
+	level      allreduce.Level
 	run        string
 }
 
@@ -52,6 +56,8 @@ func (h *hello) encode() []byte {
 	le.PutUint64(b[10:], h.generation)
 	le.PutUint64(b[18:], h.digest)
 	b[26], b[27] = h.lane, h.lanes
+	le.PutUint16(b[28:], h.group)
+	b[30] = byte(h.level)
 	return append(b, h.run[:min(len(h.run), maxRunName)]...)
 }
 
@@ -62,7 +68,8 @@ func decodeHello(b []byte) (hello, error) {
 	}
 	h := hello{
 		version: le.Uint16(b[4:]), rank: le.Uint16(b[6:]), size: le.Uint16(b[8:]),
-		generation: le.Uint64(b[10:]), digest: le.Uint64(b[18:]), lane: b[26], lanes: b[27], run: string(b[helloFixed:]),
+		generation: le.Uint64(b[10:]), digest: le.Uint64(b[18:]), lane: b[26], lanes: b[27],
+		group: le.Uint16(b[28:]), level: allreduce.Level(b[30]), run: string(b[helloFixed:]),
 	}
 	// Of another version nothing but that is known.
 	if h.version == helloVersion && (h.lane >= h.lanes || h.lanes > maxLanes) {

@@ -144,23 +144,32 @@ func newWorkers(t testing.TB, n int, withProxy bool) []*worker {
 // joinAll makes the rings of one generation.
 func joinAll(t testing.TB, workers []*worker, generation uint64, replicas int, tweak func(*allreduce.Config)) []*allreduce.Ring {
 	t.Helper()
+	return joinOver(t, workers, generation, replicas, tweak, func(_ int, tr allreduce.Transport) allreduce.Transport { return tr })
+}
+
+// joinOver is joinAll with something round the transports.
+func joinOver(t testing.TB, workers []*worker, generation uint64, replicas int, tweak func(*allreduce.Config), wrap func(rank int, tr allreduce.Transport) allreduce.Transport) []*allreduce.Ring {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	rings := make([]*allreduce.Ring, len(workers))
 	var g errgroup.Group
+	var addresses []string
+	for _, w := range workers {
+		addresses = append(addresses, w.addr)
+	}
 	for rank, w := range workers {
 		g.Go(func() error {
-			right := workers[(rank+1)%len(workers)].addr
-			transport, err := w.node.Join(ctx, generation, rank, len(workers), right)
-			if err != nil {
-				return err
-			}
 			cfg := allreduce.DefaultConfig()
 			cfg.Run, cfg.Generation, cfg.Rank, cfg.Size, cfg.Replicas = run, generation, rank, len(workers), replicas
 			if tweak != nil {
 				tweak(&cfg)
 			}
-			rings[rank], err = allreduce.New(cfg, transport)
+			transport, err := w.node.JoinGroups(ctx, generation, rank, cfg.Group, addresses)
+			if err != nil {
+				return err
+			}
+			rings[rank], err = allreduce.New(cfg, wrap(rank, transport))
 			return err
 		})
 	}

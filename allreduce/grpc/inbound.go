@@ -18,9 +18,10 @@ import (
 // attach admits a stream of the left neighbour. The caller calls release when
 // the stream's handler ends.
 func (l *link) attach(ctx context.Context, h *hello) (release func(), err error) {
-	if int(h.size) != l.size || int(h.rank) != l.left() || l.size == 1 {
+	if int(h.size) != l.size || int(h.group) != l.group || int(h.rank) != l.left() || l.size == 1 {
 		return nil, status.Errorf(codes.FailedPrecondition,
-			"in generation %d this worker is rank %d of %d and does not follow rank %d of %d", l.generation, l.rank, l.size, h.rank, h.size)
+			"in generation %d this worker is rank %d of %d in groups of %d and does not follow rank %d of %d in groups of %d in the %v level",
+			l.generation, l.rank, l.size, l.group, h.rank, h.size, h.group, h.level)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,6 +112,6 @@ func (l *link) lastWord() {
 	last := l.reading == 0
 	l.mu.Unlock()
 	if last {
-		l.inbox.End(l.peerError(l.left(), allreduce.ErrPeerClosed))
+		l.inbox.End(l.level, l.peerError(l.left(), allreduce.ErrPeerClosed))
 	}
 }

@@ -78,7 +78,7 @@ func (n *lane) busy() time.Duration {
 func (n *lane) shake(i int) error {
 	h := hello{
 		version: helloVersion, rank: uint16(n.rank), size: uint16(n.size), generation: n.generation,
-		lane: uint8(i), lanes: uint8(n.node.cfg.Lanes),
+		lane: uint8(i), lanes: uint8(n.node.cfg.Lanes), group: uint16(n.group), level: n.level,
 		digest: allreduce.RunDigest(n.node.cfg.Run), run: n.node.cfg.Run,
 	}
 	ctx := metadata.AppendToOutgoingContext(n.ctx, helloKey, string(h.encode()))

@@ -10,8 +10,8 @@ import (
 	"github.com/lockstep-ml/lockstep/allreduce"
 )
 
-// link is the transport of one generation: lanes to the right neighbour, each a
-// connection of its own, and as many streams as the left one has lanes.
+// link joins the neighbours of one level in one generation: lanes to the right one,
+// each a connection of its own, and as many streams as the left one has lanes.
 //
 // Which lane a message takes is left to chance: they all take from one queue, and
 // the inbox finds messages by key. The first lane that breaks breaks the link.
@@ -25,9 +25,13 @@ import (
 type link struct {
 	node       *Node
 	generation uint64
-	rank, size int
+	rank, size int // among all workers
+	group      int // workers in a group; as many as all in a flat ring
+	level      allreduce.Level
+	seat       allreduce.Seat
 	rightAddr  string
-	inbox      *allreduce.Inbox
+	inbox      *allreduce.Inbox // shared with the sibling
+	sibling    *link            // of the other level, nil in a flat ring; it fails when this fails
 	coding     coding
 
 	ctx    context.Context // of the client streams
@@ -38,6 +42,7 @@ type link struct {
 
 	queue     chan allreduce.Message
 	flush     chan struct{} // closed by Close: write what is queued, then end
+	flushed   chan struct{} // closed by Close when awaitRight is over
 	over      chan struct{} // closed by fail and by Close at its end
 	attached  chan struct{} // closed when the left neighbour has linked
 	rightGone chan struct{} // closed when the right neighbour has ended a stream
@@ -57,26 +62,29 @@ type link struct {
 	sending  int    // streams to the right that it has not ended
 }
 
-var _ allreduce.Transport = (*link)(nil)
-
 func newLink(n *Node, generation uint64, rank, size int, rightAddr string) *link {
 	l := &link{
-		node: n, generation: generation, rank: rank, size: size, rightAddr: rightAddr,
+		node: n, generation: generation, rank: rank, size: size, group: size, rightAddr: rightAddr,
+		seat:      allreduce.Seats(rank, size, 0)[allreduce.Inner],
 		inbox:     allreduce.NewInbox(allreduce.RunDigest(n.cfg.Run), generation, n.cfg.InboxBytes),
 		queue:     make(chan allreduce.Message, n.cfg.QueueLength),
 		flush:     make(chan struct{}),
+		flushed:   make(chan struct{}),
 		over:      make(chan struct{}),
 		attached:  make(chan struct{}),
 		rightGone: make(chan struct{}),
 		rightDone: make(chan struct{}),
 	}
-	l.coding.mode, l.coding.report = n.cfg.Coding, n.cfg.CodingChanged
+	l.coding.mode = n.cfg.Coding
+	if told := n.cfg.CodingChanged; told != nil {
+		l.coding.report = func(f CodingFigures) { told(l.level, f) }
+	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
 
-func (l *link) left() int  { return (l.rank + l.size - 1) % l.size }
-func (l *link) right() int { return (l.rank + 1) % l.size }
+func (l *link) left() int  { return l.seat.Left() }
+func (l *link) right() int { return l.seat.Right() }
 
 // peerError names a neighbour as the culprit of err.
 func (l *link) peerError(rank int, err error) *allreduce.PeerError {
@@ -114,12 +122,15 @@ func (l *link) connect(ctx context.Context) error {
 	return nil
 }
 
-// fail ends the generation with err; the first one stays.
+// fail ends the generation with err, in the other level too; the first one stays.
 func (l *link) fail(err error) {
 	if !l.finish(err) {
 		return
 	}
 	l.inbox.Fail(err)
+	if l.sibling != nil {
+		l.sibling.fail(err)
+	}
 	// Leaves the writer time to say why; Close waits for the goroutines.
 	time.AfterFunc(abortGrace, l.cancel)
 }
@@ -147,7 +158,7 @@ func (l *link) ended() error {
 	return allreduce.ErrClosed
 }
 
-// Send implements allreduce.Transport.
+// Send is allreduce.Transport's for one level.
 func (l *link) Send(ctx context.Context, m allreduce.Message) error {
 	err := l.sendable()
 	if err == nil && lend(&m) {
@@ -184,18 +195,7 @@ func (l *link) sendable() error {
 	}
 }
 
-// Recv implements allreduce.Transport.
-func (l *link) Recv(ctx context.Context, k allreduce.Key) (allreduce.Message, error) {
-	return l.inbox.Recv(ctx, k)
-}
-
-// Forget implements allreduce.Transport.
-func (l *link) Forget(step uint64, bucket uint32) { l.inbox.Forget(step, bucket) }
-
-// Abort implements allreduce.Transport.
-func (l *link) Abort(err error) { l.fail(err) }
-
-// Close implements allreduce.Transport.
+// Close is allreduce.Transport's for one level.
 func (l *link) Close() error {
 	var err error
 	l.closeOnce.Do(func() {
@@ -208,11 +208,11 @@ func (l *link) Close() error {
 			close(l.flush)
 			err = l.awaitRight()
 		}
+		l.meetSibling()
 		if l.finish(nil) || !l.dialled {
 			l.cancel() // after a failure, abortGrace does
 		}
 		l.inbox.Fail(allreduce.ErrClosed)
-		l.node.remove(l)
 		l.wg.Wait()
 		l.cancel()
 		for _, lane := range l.lanes {
@@ -220,6 +220,15 @@ func (l *link) Close() error {
 		}
 	})
 	return err
+}
+
+// meetSibling waits until the other level, which is being closed too, has come as
+// far: an inbox that failed sooner would make what still comes there an error.
+func (l *link) meetSibling() {
+	close(l.flushed)
+	if l.sibling != nil {
+		<-l.sibling.flushed
+	}
 }
 
 // awaitRight waits until the right neighbour has read all, or the link failed.

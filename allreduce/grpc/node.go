@@ -28,11 +28,11 @@ type Node struct {
 	cfg Config
 
 	mu      sync.Mutex
-	links   map[uint64]*link // by generation, until closed
-	latest  uint64           // highest generation joined
-	joined  bool             // latest is meaningful
-	waiting int              // streams that wait for a generation
-	changed chan struct{}    // closed and replaced by Join and Close
+	members map[uint64]*membership // by generation, until closed
+	latest  uint64                 // highest generation joined
+	joined  bool                   // latest is meaningful
+	waiting int                    // streams that wait for a generation
+	changed chan struct{}          // closed and replaced by Join and Close
 	closed  bool
 }
 
@@ -41,7 +41,7 @@ func NewNode(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Node{cfg: cfg, links: map[uint64]*link{}, changed: make(chan struct{})}, nil
+	return &Node{cfg: cfg, members: map[uint64]*membership{}, changed: make(chan struct{})}, nil
 }
 
 // Register adds the ring's service to a server that does not serve yet.
@@ -58,51 +58,65 @@ func (n *Node) Register(s *grpc.Server) {
 	}, n)
 }
 
-// Join takes part in a generation as rank of size workers, whose right
-// neighbour listens at rightAddr (not used when size is 1). It blocks until
-// both neighbours are linked or ctx ends; the error then says who is missing.
-// Generations must be joined in rising order. The caller closes the transport.
+// Join takes part in a generation as rank of size workers in a flat ring, whose
+// right neighbour listens at rightAddr (not used when size is 1). It is JoinGroups
+// for who knows only that neighbour.
 func (n *Node) Join(ctx context.Context, generation uint64, rank, size int, rightAddr string) (allreduce.Transport, error) {
+	return n.join(ctx, generation, rank, size, 0, func(int) string { return rightAddr })
+}
+
+// JoinGroups takes part in a generation as rank of as many workers as there are
+// addresses, in groups of group (see allreduce.Config). It blocks until all
+// neighbours are linked or ctx ends; the error then says who is missing.
+// Generations must be joined in rising order. The caller closes the transport.
+func (n *Node) JoinGroups(ctx context.Context, generation uint64, rank, group int, addresses []string) (allreduce.Transport, error) {
+	return n.join(ctx, generation, rank, len(addresses), group, func(rank int) string { return addresses[rank] })
+}
+
+func (n *Node) join(ctx context.Context, generation uint64, rank, size, group int, addr func(rank int) string) (allreduce.Transport, error) {
 	if size < 1 || size > allreduce.MaxSize || rank < 0 || rank >= size {
 		return nil, fmt.Errorf("ringgrpc: rank %d of %d: size must be 1..%d and rank below it", rank, size, allreduce.MaxSize)
 	}
-	l := newLink(n, generation, rank, size, rightAddr)
-	if err := n.add(l); err != nil {
+	if err := allreduce.CheckGroup(size, group); err != nil {
+		return nil, fmt.Errorf("ringgrpc: %w", err)
+	}
+	m := newMembership(n, generation, rank, size, group, addr)
+	if err := n.add(m); err != nil {
 		return nil, err
 	}
 	if size == 1 {
-		return l, nil
+		return m, nil
 	}
-	if err := l.connect(ctx); err != nil {
+	if err := m.connect(ctx); err != nil {
 		err = fmt.Errorf("ringgrpc: join generation %d as rank %d of %d: %w", generation, rank, size, err)
-		l.Abort(err)
+		m.Abort(err)
 		// The failure to join is what the caller needs to know.
-		_ = l.Close()
+		_ = m.Close()
 		return nil, err
 	}
-	return l, nil
+	return m, nil
 }
 
-// add makes l known, so that the left neighbour can link to it.
-func (n *Node) add(l *link) error {
+// add makes m known, so that left neighbours can link to it.
+func (n *Node) add(m *membership) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
 		return ErrNodeClosed
 	}
-	if n.joined && l.generation <= n.latest {
-		return fmt.Errorf("ringgrpc: generation %d was joined already, cannot join %d", n.latest, l.generation)
+	if n.joined && m.generation <= n.latest {
+		return fmt.Errorf("ringgrpc: generation %d was joined already, cannot join %d", n.latest, m.generation)
 	}
-	n.latest, n.joined = l.generation, true
-	n.links[l.generation] = l
+	n.latest, n.joined = m.generation, true
+	n.members[m.generation] = m
 	n.notify()
 	return nil
 }
 
-func (n *Node) remove(l *link) {
+func (n *Node) remove(m *membership) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(n.links, l.generation)
+	delete(n.members, m.generation)
 }
 
 // notify wakes streams that wait for a generation. Called with mu held.
@@ -119,15 +133,15 @@ func (n *Node) Close() error {
 		n.closed = true
 		n.notify()
 	}
-	var open []*link
-	for _, l := range n.links { // order does not matter: all are closed
-		open = append(open, l)
+	var open []*membership
+	for _, m := range n.members { // order does not matter: all are closed
+		open = append(open, m)
 	}
 	n.mu.Unlock()
 	var errs []error
-	for _, l := range open {
-		l.Abort(ErrNodeClosed)
-		errs = append(errs, l.Close())
+	for _, m := range open {
+		m.Abort(ErrNodeClosed)
+		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -157,14 +171,14 @@ func (n *Node) serve(s grpc.ServerStream) error {
 	return l.receive(s)
 }
 
-// find returns the link of the neighbour's generation, and waits for it when
-// this node has not joined it yet.
+// find returns the link of the neighbour's generation and level, and waits for it
+// when this node has not joined that generation yet.
 func (n *Node) find(ctx context.Context, h *hello) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.JoinWait)
 	defer cancel()
 	for {
 		n.mu.Lock()
-		l, changed, err := n.lookUp(h.generation)
+		l, changed, err := n.lookUp(h)
 		if l != nil || err != nil {
 			n.mu.Unlock()
 			return l, err
@@ -185,16 +199,18 @@ func (n *Node) find(ctx context.Context, h *hello) (*link, error) {
 	}
 }
 
-// lookUp returns the generation's link, or why there will never be one, or a
-// channel that closes when it is worth looking again. Called with mu held.
-func (n *Node) lookUp(generation uint64) (*link, <-chan struct{}, error) {
-	switch l := n.links[generation]; {
+// lookUp returns the link, or why there will never be one, or a channel that closes
+// when it is worth looking again. Called with mu held.
+func (n *Node) lookUp(h *hello) (*link, <-chan struct{}, error) {
+	switch m := n.members[h.generation]; {
 	case n.closed:
 		return nil, nil, status.Error(codes.Unavailable, "this worker is shutting down")
-	case l != nil:
-		return l, nil, nil
-	case n.joined && generation <= n.latest:
-		return nil, nil, status.Errorf(codes.FailedPrecondition, "generation %d is over, this worker has joined %d", generation, n.latest)
+	case m != nil && int(h.level) < len(m.links):
+		return m.links[h.level], nil, nil
+	case m != nil:
+		return nil, nil, status.Errorf(codes.FailedPrecondition, "in generation %d this worker has no %v level", h.generation, h.level)
+	case n.joined && h.generation <= n.latest:
+		return nil, nil, status.Errorf(codes.FailedPrecondition, "generation %d is over, this worker has joined %d", h.generation, n.latest)
 	case n.waiting >= maxWaiting:
 		return nil, nil, status.Errorf(codes.ResourceExhausted, "%d streams wait here already for a generation to begin", n.waiting)
 	}

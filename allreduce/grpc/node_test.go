@@ -227,7 +227,7 @@ func TestLanesAreAttachedOnceEach(t *testing.T) {
 		lane, lanes uint8
 		ok          bool
 	}{{1, 2, true}, {1, 2, false}, {2, 3, false}, {0, 2, true}, {0, 2, false}} {
-		release, err := l.attach(t.Context(), &hello{rank: 1, size: 2, lane: c.lane, lanes: c.lanes})
+		release, err := l.attach(t.Context(), &hello{rank: 1, size: 2, group: 2, lane: c.lane, lanes: c.lanes})
 		if (err == nil) != c.ok {
 			t.Errorf("attempt %d, lane %d of %d: %v", i, c.lane, c.lanes, err)
 		}

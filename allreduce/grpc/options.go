@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/experimental"
 
+	"github.com/lockstep-ml/lockstep/allreduce"
 	"github.com/lockstep-ml/lockstep/allreduce/shm"
 )
 
@@ -25,8 +26,8 @@ const (
 	// abortGrace bounds the wait to tell the right neighbour why we gave up.
 	abortGrace = 250 * time.Millisecond
 	// maxWaiting bounds the streams that wait for this node to join a
-	// generation: one neighbour's lanes, some retries.
-	maxWaiting = 4 * maxLanes
+	// generation: the lanes of two neighbours, some retries.
+	maxWaiting = 6 * maxLanes
 )
 
 // Config describes a Node.
@@ -51,16 +52,17 @@ type Config struct {
 	// CloseTimeout bounds the wait for the right neighbour to have read
 	// everything when a transport is closed.
 	CloseTimeout time.Duration
-	// Sharing says whether memory is shared with neighbours on the same host.
+	// Sharing says whether memory is shared with neighbours on the same host. Each
+	// level's link has its own region, and finds out for itself.
 	Sharing Sharing
 	// Region is the memory that is then shared with the right neighbour. Payloads
 	// that are longer than its slots go over gRPC.
 	Region shm.Geometry
 	// Coding says whether 16-bit data is coded on its way to the right neighbour.
 	Coding Coding
-	// CodingChanged, if not nil, is told when a link starts or stops coding. It
-	// must not block.
-	CodingChanged func(CodingFigures)
+	// CodingChanged, if not nil, is told when the link of a level starts or stops
+	// coding. It must not block.
+	CodingChanged func(allreduce.Level, CodingFigures)
 }
 
 // DefaultConfig returns a Config for which the caller sets Run and Credentials.

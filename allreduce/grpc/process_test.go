@@ -136,7 +136,7 @@ func startMember(t *testing.T, sharing Sharing, tweak func(*Config)) (*os.Proces
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, right := Ways(transport); right.Shared != (sharing == ShareAlways) {
+	if right := WaysOf(transport)[0].Right; right.Shared != (sharing == ShareAlways) {
 		t.Fatalf("linked by %v", right)
 	}
 	return process, transport
@@ -235,7 +235,7 @@ func TestWaitForASlotOfAFrozenNeighbour(t *testing.T) {
 		for {
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
-			m, err := transport.Buffer(ctx, 4096)
+			m, err := transport.Buffer(ctx, allreduce.Inner, 4096)
 			if err != nil {
 				return err
 			}

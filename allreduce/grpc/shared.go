@@ -58,16 +58,18 @@ func (w Way) String() string {
 	return "gRPC (" + w.Reason + ")"
 }
 
-// Ways returns how a transport that Node.Join returned reaches its neighbours.
-// Both are gRPC for any other one, and in a ring of one worker.
-func Ways(t allreduce.Transport) (left, right Way) {
-	l, ok := t.(*link)
-	if !ok || l.size == 1 {
-		return Way{Reason: "no neighbour"}, Way{Reason: "no neighbour"}
+// Ways is how messages travel on a link: from the left neighbour, to the right one.
+type Ways struct{ Left, Right Way }
+
+// WaysOf returns how a transport that Node.Join or JoinGroups returned reaches its
+// neighbours, by level. None for any other one, and in a ring of one worker.
+func WaysOf(t allreduce.Transport) (ways []Ways) {
+	for _, l := range linksOf(t) {
+		l.mu.Lock()
+		ways = append(ways, Ways{l.shared.left, l.shared.right})
+		l.mu.Unlock()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.shared.left, l.shared.right
+	return ways
 }
 
 const (
@@ -199,7 +201,7 @@ func (l *link) closeShared() {
 	}
 }
 
-// Buffer implements allreduce.Transport: a slot of the right neighbour's
+// Buffer is allreduce.Transport's for one level: a slot of the right neighbour's
 // region, where there is one and the payload fits.
 func (l *link) Buffer(ctx context.Context, n int) (allreduce.Message, error) {
 	out := l.shared.out.Load()

@@ -74,11 +74,11 @@ func TestWaysAreAgreedAndReported(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			left, right := Ways(pair[0])
+			left, right := WaysOf(pair[0])[0].Left, WaysOf(pair[0])[0].Right
 			if right.String() != c.want {
 				t.Errorf("to the right: %v, want %s", right, c.want)
 			}
-			if there, _ := Ways(pair[1]); there.Shared != right.Shared {
+			if there := WaysOf(pair[1])[0].Left; there.Shared != right.Shared {
 				t.Errorf("the neighbour says %v, this side %v", there, right)
 			}
 			if left.Shared != right.Shared {
@@ -147,7 +147,7 @@ type cutter struct {
 }
 
 func (c *cutter) Send(ctx context.Context, m allreduce.Message) error {
-	if m.Header.Phase != allreduce.PhaseExponents && c.left.Add(-1) == 0 {
+	if !m.Header.Phase.Exponents() && c.left.Add(-1) == 0 {
 		c.cut()
 	}
 	return c.Transport.Send(ctx, m)
@@ -220,7 +220,7 @@ func TestLiesInSharedMemoryNameTheNeighbour(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := pair[0].(*link).shared.out.Load().Await(t.Context(), 64)
+		s, err := linksOf(pair[0])[0].shared.out.Load().Await(t.Context(), 64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestStrangeOffersAndAnswers(t *testing.T) {
 	if err := n.answered(nil); err != nil {
 		t.Error(err)
 	}
-	if _, right := Ways(l); right.Shared || right.Reason == "" {
+	if right := l.shared.right; right.Shared || right.Reason == "" {
 		t.Errorf("no answer, yet %v", right)
 	}
 }

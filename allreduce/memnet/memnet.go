@@ -52,31 +52,41 @@ type Config struct {
 	Run        string
 	Generation uint64
 	Size       int
+	Group      int // as in allreduce.Config
 	Faults     Faults
+	// Latency is how long every message takes, beside what the faults say. A rank
+	// must not close while messages of its are under way.
+	Latency time.Duration
 	// Piece, above 0, cuts payloads into pieces of so many bytes on the way.
 	Piece int
 	// InboxBytes bounds what waits at a rank; 0 means the Inbox's default.
 	InboxBytes int
 }
 
-// Network joins Size endpoints in a ring.
+// Network joins Size endpoints in a ring of one level or two.
 type Network struct {
 	cfg       Config
 	endpoints []*Endpoint
 
 	mu      sync.Mutex
-	blocked map[int]bool // links i -> i+1 that lose everything
+	blocked map[way]bool // that lose everything
 	closed  bool
 	late    sync.WaitGroup
 	stop    chan struct{}
 }
 
+// way is the link from a rank to its right neighbour in a level.
+type way struct {
+	from  int
+	level allreduce.Level
+}
+
 // New makes a network. Starts nothing.
 func New(cfg Config) *Network {
-	n := &Network{cfg: cfg, blocked: map[int]bool{}, stop: make(chan struct{})}
+	n := &Network{cfg: cfg, blocked: map[way]bool{}, stop: make(chan struct{})}
 	for rank := range cfg.Size {
 		n.endpoints = append(n.endpoints, &Endpoint{
-			net: n, rank: rank,
+			net: n, rank: rank, seats: allreduce.Seats(rank, cfg.Size, cfg.Group),
 			inbox: allreduce.NewInbox(allreduce.RunDigest(cfg.Run), cfg.Generation, cfg.InboxBytes),
 		})
 	}
@@ -86,12 +96,12 @@ func New(cfg Config) *Network {
 // Endpoint returns the transport of a rank.
 func (n *Network) Endpoint(rank int) *Endpoint { return n.endpoints[rank] }
 
-// Partition makes the link from rank to its right neighbour lose everything
-// from now on, without anyone being told.
-func (n *Network) Partition(rank int) {
+// Partition makes the link from rank to its right neighbour in a level lose
+// everything from now on, without anyone being told.
+func (n *Network) Partition(rank int, l allreduce.Level) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.blocked[rank] = true
+	n.blocked[way{rank, l}] = true
 }
 
 // Kill ends a rank as a crash would: its own operations fail with ErrKilled,
@@ -102,15 +112,16 @@ func (n *Network) Kill(rank int) {
 }
 
 func (n *Network) breakNeighbours(rank int, err error) {
-	for _, d := range []int{1, n.cfg.Size - 1} {
-		other := (rank + d) % n.cfg.Size
-		if other != rank {
-			n.endpoints[other].inbox.Fail(&allreduce.PeerError{Peer: rank, Err: err})
+	for _, seat := range n.endpoints[rank].seats {
+		for _, other := range []int{seat.Right(), seat.Left()} {
+			if other != rank {
+				n.endpoints[other].inbox.Fail(&allreduce.PeerError{Peer: rank, Err: err})
+			}
 		}
 	}
 }
 
-// Inject delivers a message to a rank as if its left neighbour had sent it.
+// Inject delivers a message to a rank as if a left neighbour had sent it.
 func (n *Network) Inject(ctx context.Context, to int, m allreduce.Message) error {
 	return n.endpoints[to].inbox.Deliver(ctx, m)
 }
@@ -130,6 +141,7 @@ func (n *Network) Close() {
 type Endpoint struct {
 	net   *Network
 	rank  int
+	seats []allreduce.Seat
 	inbox *allreduce.Inbox
 	gone  atomic.Bool // aborted or closed
 }
@@ -137,7 +149,7 @@ type Endpoint struct {
 var _ allreduce.Transport = (*Endpoint)(nil)
 
 // Buffer implements allreduce.Transport.
-func (e *Endpoint) Buffer(_ context.Context, n int) (allreduce.Message, error) {
+func (e *Endpoint) Buffer(_ context.Context, _ allreduce.Level, n int) (allreduce.Message, error) {
 	return allreduce.NewBuffer(n).Message(), nil
 }
 
@@ -148,9 +160,9 @@ func (e *Endpoint) Send(ctx context.Context, m allreduce.Message) error {
 	if err := e.inbox.Failed(); err != nil {
 		return err
 	}
-	n := e.net
+	n, level := e.net, m.Header.Phase.Level()
 	n.mu.Lock()
-	lost := n.blocked[e.rank]
+	lost := n.blocked[way{e.rank, level}]
 	n.mu.Unlock()
 	if lost {
 		return nil
@@ -159,11 +171,11 @@ func (e *Endpoint) Send(ctx context.Context, m allreduce.Message) error {
 	if fate.drop {
 		return nil
 	}
-	to := n.endpoints[(e.rank+1)%n.cfg.Size]
+	to := n.endpoints[e.seats[level].Right()]
 	for range fate.copies {
 		c := n.carry(&m, fate)
-		if fate.delay > 0 {
-			n.deliverLate(to, c, fate.delay)
+		if d := fate.delay + n.cfg.Latency; d > 0 {
+			n.deliverLate(to, c, d)
 			continue
 		}
 		if err := to.inbox.Deliver(ctx, c); err != nil {
@@ -227,8 +239,10 @@ func (e *Endpoint) Abort(err error) {
 // Close implements allreduce.Transport.
 func (e *Endpoint) Close() error {
 	if e.gone.CompareAndSwap(false, true) && e.inbox.Failed() == nil {
-		right := (e.rank + 1) % e.net.cfg.Size
-		e.net.endpoints[right].inbox.End(&allreduce.PeerError{Peer: e.rank, Err: allreduce.ErrPeerClosed})
+		for level, seat := range e.seats {
+			right := e.net.endpoints[seat.Right()].inbox
+			right.End(allreduce.Level(level), &allreduce.PeerError{Peer: e.rank, Err: allreduce.ErrPeerClosed})
+		}
 		e.inbox.Fail(allreduce.ErrClosed)
 	}
 	return nil

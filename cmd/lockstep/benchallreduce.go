@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/lockstep-ml/lockstep/coordinator"
 	"github.com/lockstep-ml/lockstep/core/cpu"
 	"github.com/lockstep-ml/lockstep/internal/ringbench"
 	"github.com/lockstep-ml/lockstep/internal/tlsconf"
@@ -23,6 +24,7 @@ type allreduceOptions struct {
 	replicas                  int // of each worker
 	wire, rounds              int
 	transport, coding         string
+	group                     groups
 	compute, timeout          time.Duration
 	hosts                     []string
 	asJSON                    bool
@@ -50,6 +52,8 @@ plain TCP (TLS where --tls is given), with no arithmetic.
   coding              with --wire 16: how many links code, and the mean over the links of what they carry without and with it, of what a core codes, in GB/s of
                       values, and of the bytes that are left of one
   hop_seconds         the least time that a byte takes to the neighbour over plain TCP
+  ring_hop_seconds, ring_bytes_per_s   what the ring itself measures of a hop, handling included, and of what a worker sends, in the first ring
+  estimated_seconds   a round by the model that --group auto chooses by, from these two
   step_seconds, exposed_seconds   with --compute: a step's time, and how much of it is left after the computing
 
 With --compute D a step is timed too: its buckets become ready as a backward pass would have them, in the last two thirds of D, and the bucket of
@@ -89,6 +93,8 @@ func (o *allreduceOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
 	f.StringVar(&o.transport, "transport", transportAuto, "how neighbours are reached: auto (as the trainer does), grpc or shm")
 	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
+	o.group = 1
+	f.Var(&o.group, "group", groupHelp)
 	f.IntVar(&o.bucket, "bucket", 0, "values of a bucket, in whole blocks of 1024; 0: as the trainer cuts; --elements or more: a single bucket")
 	f.IntVar(&o.rounds, "rounds", 7, "rounds to time, after one to warm up")
 	f.DurationVar(&o.compute, "compute", 0, "time steps too, with so long a stand-in for computing")
@@ -201,6 +207,15 @@ func (o *allreduceOptions) drive(cmd *cobra.Command) error {
 		defer local.stop()
 		cfg.Members, cfg.Died = local.addresses, local.died
 	}
+	if err := o.group.check(len(cfg.Members)); err != nil {
+		return err
+	}
+	cfg.Group = max(1, int(o.group))
+	if o.group == 0 {
+		cfg.Choose = func(hop time.Duration, rate float64) int {
+			return coordinator.ChooseGroup(len(cfg.Members), o.traffic(hop, rate, len(spec.Buckets)))
+		}
+	}
 	res, err := ringbench.Drive(cmd.Context(), cfg)
 	if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
 		return errInterrupted
@@ -209,6 +224,11 @@ func (o *allreduceOptions) drive(cmd *cobra.Command) error {
 		return err
 	}
 	return newAllreduceReport(o, len(cfg.Members), spread, res).write(cmd.OutOrStdout(), o.asJSON)
+}
+
+// traffic is a round, as the choice of the ring's topology sees it.
+func (o *allreduceOptions) traffic(hop time.Duration, rate float64, buckets int) coordinator.Traffic {
+	return coordinator.Traffic{Hop: hop, BytesPerSecond: rate, StepBytes: uint64(o.elements) * uint64(o.wire) / 8, Buckets: buckets}
 }
 
 // fits refuses what the machine has no memory for.

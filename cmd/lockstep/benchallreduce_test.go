@@ -28,13 +28,16 @@ func TestBenchAllreduce(t *testing.T) {
 		more                   []string
 	}{
 		{2, 32, 5, nil}, {2, 16, 5, nil}, {3, 32, 1, []string{"--bucket", "300001"}}, {2, 32, 293, []string{"--bucket", "1024"}},
-		{1, 32, 5, nil}, {2, 32, 5, []string{"--compute", "30ms", "--transport", "grpc"}},
+		{1, 32, 5, nil}, {4, 32, 5, []string{"--group", "2"}}, {4, 16, 5, []string{"--group", "auto"}}, {2, 32, 5, []string{"--compute", "30ms", "--transport", "grpc"}},
 	} {
 		args := append([]string{"--workers", count(int64(c.workers)), "--wire", count(int64(c.wire))}, c.more...)
 		var r allreduceReport
 		lockstep(t, 0, allreduceBench(args...)...).lastLine(&r)
 		if r.Workers != c.workers || r.Elements != 300001 || r.Wire != c.wire || r.Buckets != c.buckets || r.Rounds != 2 || r.TLS {
 			t.Errorf("%v: %+v", args, r)
+		}
+		if want := groupOf(c.more); r.Group != want || (r.RingHopSeconds > 0 && r.RingBytesPerS > 0 && r.Estimated > 0) != (c.workers > 1) {
+			t.Errorf("%v: groups of %d, want %d; %+v", args, r.Group, want, r)
 		}
 		if r.Seconds < r.BestSeconds || r.BestSeconds <= 0 || r.CPUSecondsPerGB <= 0 {
 			t.Errorf("%v: times %+v", args, r)
@@ -53,6 +56,14 @@ func TestBenchAllreduce(t *testing.T) {
 			t.Errorf("%v: a step %+v", args, r)
 		}
 	}
+}
+
+// groupOf is what --group 2, or another or none, leads to with four workers: small rings are flat unless told otherwise.
+func groupOf(args []string) int {
+	if slices.Equal(args, []string{"--group", "2"}) {
+		return 2
+	}
+	return 1
 }
 
 // The bits are compared before anything is timed, with coding as without.
@@ -82,6 +93,8 @@ func TestBenchAllreduceRefuses(t *testing.T) {
 	type refusal struct{ args, want []string }
 	refusals := []refusal{
 		{[]string{"--workers", "0", "--elements", "0", "--rounds", "0", "--wire", "8"}, []string{"--workers 0", "--elements 0", "--rounds 0", "--wire 8"}},
+		{[]string{"--workers", "4", "--group", "3"}, []string{"--group", "4 workers do not divide"}},
+		{[]string{"--group", "some"}, []string{"neither auto nor a number"}},
 		{[]string{"--coding", "zip", "--replicas", "0"}, []string{"--coding zip", "auto, on or off", "--replicas 0"}},
 		{[]string{"--transport", "carrier"}, []string{"--transport carrier", "auto, grpc and shm"}},
 		{[]string{"--elements", "2000000000", "--bucket", "1024"}, []string{"--bucket 1024", "buckets"}},

@@ -25,8 +25,12 @@ type allreduceReport struct {
 	RawTCPGBPerS    float64 `json:"raw_tcp_gb_per_s"` // 0 for one worker
 	ShareOfRawTCP   float64 `json:"share_of_raw_tcp"`
 	HopSeconds      float64 `json:"hop_seconds"`
+	RingHopSeconds  float64 `json:"ring_hop_seconds"` // these three: 0 for one worker
+	RingBytesPerS   float64 `json:"ring_bytes_per_s"`
+	Estimated       float64 `json:"estimated_seconds"`
 	Workers         int     `json:"workers"`
 	Replicas        int     `json:"replicas"`
+	Group           int     `json:"group"` // workers in a group of the ring; 1: flat
 	Elements        int     `json:"elements"`
 	Buckets         int     `json:"buckets"`
 	Wire            int     `json:"wire"`
@@ -107,6 +111,10 @@ func newAllreduceReport(o *allreduceOptions, workers int, spread string, res *ri
 		Workers: workers, Replicas: workers * o.replicas, Elements: o.elements, Wire: o.wire, Transport: o.transport, TLS: o.sec.identity != nil,
 		SentBytes: res.Bytes, Messages: res.Messages, Rounds: len(res.Rounds), Buckets: res.Buckets,
 	}
+	r.Group, r.RingHopSeconds, r.RingBytesPerS = res.Group, res.RingHop.Seconds(), res.RingRate
+	if res.RingRate > 0 {
+		r.Estimated = o.traffic(res.RingHop, res.RingRate, res.Buckets).Estimate(workers, res.Group).Seconds()
+	}
 	r.BusGBPerS = r.AlgorithmGBPerS * 2 * float64(workers-1) / float64(workers)
 	if len(res.Raw) > 0 {
 		raw := median(res.Raw).Seconds()
@@ -169,6 +177,9 @@ func (r *allreduceReport) write(w io.Writer, asJSON bool) error {
 	fmt.Fprintf(w, "%d workers, %d values in %d buckets, %d bits on the wire, %s: the bits are those of a ring of one worker\n", r.Workers, r.Elements, r.Buckets, r.Wire, r.Transport)
 	fmt.Fprintf(w, "%.4f s, best %.4f s: %.2f GB/s of gradient, %.2f GB/s on the bus, %.2f CPU seconds a GB\n", r.Seconds, r.BestSeconds, r.AlgorithmGBPerS, r.BusGBPerS, r.CPUSecondsPerGB)
 	_, err := fmt.Fprintf(w, "a worker sends %s in %d messages a round\n", size(r.SentBytes), r.Messages)
+	if r.Group > 1 && err == nil {
+		_, err = fmt.Fprintf(w, "a ring of two levels, groups of %d\n", r.Group)
+	}
 	if r.Workers > 1 && err == nil {
 		plain := "plain TCP"
 		if r.TLS {

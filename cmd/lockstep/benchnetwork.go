@@ -48,6 +48,8 @@ func benchNetwork() *cobra.Command {
 	f.IntVar(&o.elements, "elements", resnet50Elements, "values of the gradient; the default is ResNet-50's")
 	f.IntVar(&o.bucket, "bucket", 0, "values of a bucket; 0: as the trainer cuts")
 	f.IntVar(&o.replicas, "replicas", 1, replicasHelp)
+	o.group = 1
+	f.Var(&o.group, "group", groupHelp)
 	f.IntVar(&o.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
 	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
 	f.IntVar(&o.rounds, "rounds", 3, "rounds to time, after one to warm up")

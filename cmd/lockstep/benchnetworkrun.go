@@ -36,6 +36,7 @@ func (o *networkOptions) overLab(ctx context.Context, lab *netlab.Lab) (*allredu
 	}
 	cmd := lab.Hub(ctx, self, "bench", "allreduce", "--json", "--insecure", "--hosts", strings.Join(m.addresses, ","),
 		"--elements", fmt.Sprint(o.elements), "--bucket", fmt.Sprint(o.bucket), "--wire", fmt.Sprint(o.wire), "--replicas", fmt.Sprint(o.replicas), "--transport", o.transport, "--coding", o.coding,
+		"--group", o.group.String(),
 		"--rounds", fmt.Sprint(o.rounds), "--compute", o.compute.String(), "--timeout", o.timeout.String())
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said

@@ -54,7 +54,7 @@ const benchHop = time.Minute
 
 // Join implements ringbench.Rings.
 func (r *benchRings) Join(ctx context.Context, p ringbench.Place, counted bool) (ringbench.Ring, error) {
-	m := worker.Membership{Run: r.link.Run, Generation: p.Generation, Rank: p.Rank, Names: p.Names, Addresses: p.Addresses, Replicas: r.link.Replicas}
+	m := worker.Membership{Run: r.link.Run, Generation: p.Generation, Rank: p.Rank, Names: p.Names, Addresses: p.Addresses, Replicas: r.link.Replicas, Group: p.Group}
 	cfg := allreduce.DefaultConfig()
 	cfg.HopTimeout = benchHop
 	var count counter
@@ -101,8 +101,11 @@ func (r *benchRing) Sent() (messages, bytes int64) {
 }
 
 // Coding implements ringbench.Ring.
-func (r *benchRing) Coding() ringbench.Coding {
-	return ringbench.Coding(ringgrpc.CodingOf(r.transport))
+func (r *benchRing) Coding() (links []ringbench.Coding) {
+	for _, f := range ringgrpc.CodingOf(r.transport) {
+		links = append(links, ringbench.Coding(f))
+	}
+	return links
 }
 
 type counter struct{ messages, bytes atomic.Int64 }

@@ -27,6 +27,7 @@ import (
 type runOptions struct {
 	settings   *settings
 	workers    int
+	group      groups
 	out        string
 	resume     bool
 	resumeFrom string
@@ -47,6 +48,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
 	f.AddFlagSet(o.settings.flags)
 	f.IntVar(&o.workers, "workers", 2, "workers that the run begins with")
+	f.Var(&o.group, "group", groupHelp)
 	f.StringVar(&o.out, "out", "", "output folder; empty: runs/NETWORK-TIME")
 	f.BoolVar(&o.resume, "resume", false, "go on with the run in --out, from its newest checkpoint")
 	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
@@ -64,6 +66,9 @@ func (o *runOptions) open(cmd *cobra.Command) error {
 	}
 	if o.workers < 1 {
 		return fmt.Errorf("--workers %d: at least one", o.workers)
+	}
+	if err := o.group.check(o.workers); err != nil {
+		return err
 	}
 	if o.out == "" {
 		if o.resume {
@@ -211,6 +216,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	m := &cfg.Machine
 	m.Run, m.TotalSteps, m.FirstStep, m.StepsPerEpoch = name, p.total, p.initial.Step, p.perEpoch
 	m.GlobalBatch, m.Replicas, m.MinWorkers = p.settings.batch, p.settings.replicas(), o.workers
+	m.Group = int(o.group)
 	m.CheckpointEvery, m.Resumed, m.Schedule = p.settings.checkpointEvery, p.resumed, p.schedule
 	if m.Resumed == "" {
 		m.Resumed = filepath.Join(checkpointDir(o.out), checkpoint.FileName(0))

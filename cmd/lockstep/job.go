@@ -84,7 +84,7 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 	}
 	return &worker.Job{
 		Network: net, Engine: engine, Data: f, Rings: r,
-		Replicas: s.replicas(), ReplicaBatch: s.replicaBatch,
+		Replicas: s.replicas(), ReplicaBatch: s.replicaBatch, WireBits: s.wire,
 		SGD:         core.SGD{Momentum: s.momentum, WeightDecay: s.weightDecay},
 		Fingerprint: d.fingerprint(), Summary: d.summary(), RingAddress: addr, Close: closeAll,
 	}, nil

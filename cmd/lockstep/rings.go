@@ -90,7 +90,7 @@ func parseCoding(name string) (ringgrpc.Coding, error) {
 }
 
 // codingChanged says that a link has started or stopped coding.
-func (r *rings) codingChanged(f ringgrpc.CodingFigures) {
+func (r *rings) codingChanged(level allreduce.Level, f ringgrpc.CodingFigures) {
 	if r.log == nil {
 		return
 	}
@@ -98,7 +98,7 @@ func (r *rings) codingChanged(f ringgrpc.CodingFigures) {
 	if !f.On {
 		what = "coding no longer pays on the link to the right neighbour"
 	}
-	r.log.Info(what, "figures", f)
+	r.log.Info(what, "level", level, "figures", f)
 }
 
 func (r *rings) close() error {
@@ -123,15 +123,18 @@ func (r *rings) Join(ctx context.Context, m worker.Membership) (worker.Ring, err
 func (r *rings) join(ctx context.Context, m worker.Membership, cfg allreduce.Config, wrap func(allreduce.Transport) allreduce.Transport) (*ring, error) {
 	cfg.Run, cfg.Generation, cfg.Wire = m.Run, m.Generation, r.wire
 	cfg.Rank, cfg.Size, cfg.Replicas, cfg.Names = m.Rank, len(m.Names), m.Replicas, m.Names
+	cfg.Group = m.Group
 	// A bucket begins when the slowest worker's backward pass has reached it: minutes, for a deep network on a slow core.
 	// A worker that is dead or frozen is noticed long before, by its connection or its heartbeats.
 	cfg.BeginTimeout = beginTimeout
-	transport, err := r.node.Join(ctx, m.Generation, m.Rank, len(m.Names), m.Addresses[(m.Rank+1)%len(m.Names)])
+	transport, err := r.node.JoinGroups(ctx, m.Generation, m.Rank, m.Group, m.Addresses)
 	if err != nil {
 		return nil, err
 	}
-	if left, right := ringgrpc.Ways(transport); r.log != nil && len(m.Names) > 1 {
-		r.log.Info("joined the ring", "generation", m.Generation, "rank", m.Rank, "of", len(m.Names), "from_left", left, "to_right", right)
+	for level, ways := range ringgrpc.WaysOf(transport) {
+		if r.log != nil {
+			r.log.Info("joined the ring", "generation", m.Generation, "rank", m.Rank, "of", len(m.Names), "level", allreduce.Level(level), "from_left", ways.Left, "to_right", ways.Right)
+		}
 	}
 	if wrap != nil {
 		transport = wrap(transport)
@@ -159,7 +162,17 @@ func (r ring) Mean(ctx context.Context, step uint64, bucket int, exact bool, loc
 	if exact {
 		b.Wire = allreduce.Wire32
 	}
-	err := r.Reduce(ctx, b, parts, dst)
+	return explained(r.Reduce(ctx, b, parts, dst))
+}
+
+// Measure implements worker.Ring.
+func (r ring) Measure(ctx context.Context) (hop time.Duration, bytesPerSecond float64, err error) {
+	s, err := r.Ring.Measure(ctx)
+	return s.Hop, s.BytesPerSecond, explained(err)
+}
+
+// explained gives a ring's error the worker package's interfaces.
+func explained(err error) error {
 	var nf *allreduce.NonFiniteError
 	var hop *allreduce.HopError
 	switch {

@@ -190,6 +190,10 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	case *pb.WorkerMessage_Eval:
 		r := b.Eval
 		return coordinator.EvalReport{Worker: worker, Step: r.Step, Images: r.Images, Correct1: r.Correct1, Correct5: r.Correct5, LossSum: r.LossSum}
+	case *pb.WorkerMessage_Measured:
+		r := b.Measured
+		return coordinator.Measured{Worker: worker, Traffic: coordinator.Traffic{
+			Hop: time.Duration(r.HopNanos), BytesPerSecond: r.BytesPerSecond, StepBytes: r.StepBytes, Buckets: int(r.Buckets)}}
 	case *pb.WorkerMessage_Aborted:
 		r := b.Aborted
 		return coordinator.Aborted{Worker: worker, Step: r.Step, Cause: causes[r.Cause], Reason: clip(r.Reason), Peer: clip(r.Peer)}
@@ -260,7 +264,7 @@ func (s *Server) stop(a coordinator.Stop) {
 func (s *Server) publish(p coordinator.Plan) {
 	msg := &pb.Plan{
 		Generation: p.Generation, Sequence: p.Sequence, FirstStep: p.FirstStep, UntilStep: p.UntilStep,
-		CheckpointAfter: p.CheckpointAfter, Evaluate: p.Evaluate,
+		CheckpointAfter: p.CheckpointAfter, Evaluate: p.Evaluate, Group: uint32(p.Group), Measure: p.Measure,
 	}
 	for _, m := range p.Ring {
 		msg.Ring = append(msg.Ring, &pb.Member{Worker: m.Worker, RingAddress: m.RingAddress})

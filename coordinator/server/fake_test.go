@@ -146,6 +146,8 @@ type fake struct {
 	onStep func(step uint64) bool
 	// spoil changes the hash that is reported.
 	spoil bool
+	// measured is the answer to a plan that asks for it.
+	measured *pb.Measured
 
 	plans   []*pb.Plan
 	refused string
@@ -249,6 +251,9 @@ func (f *fake) obey(msg *pb.CoordinatorMessage) (bool, error) {
 }
 
 func (f *fake) train(p *pb.Plan) {
+	if p.Measure && f.measured != nil {
+		f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Measured{Measured: f.measured}})
+	}
 	for s := p.FirstStep + 1; s <= p.UntilStep; s++ {
 		if f.onStep != nil && !f.onStep(s) {
 			return

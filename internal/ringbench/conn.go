@@ -21,6 +21,7 @@ const (
 	opRound   = "round"   // Step: the same, timed
 	opStep    = "step"    // Step: the same, as a training step would, with a stand-in for computing
 	opRaw     = "raw"     // Bytes: so many to the right and from the left over plain TCP, timed
+	opMeasure = "measure" // Step: have the ring measure its links
 	opHop     = "hop"     // one byte round the plain ring, timed
 )
 
@@ -43,7 +44,8 @@ type reply struct {
 	Took     time.Duration `json:"took,omitempty"`
 	Exposed  time.Duration `json:"exposed,omitempty"` // of Took, after the computing
 	CPU      time.Duration `json:"cpu,omitempty"`
-	Coding   *Coding       `json:"coding,omitempty"` // of a round
+	Rate     float64       `json:"rate,omitempty"`
+	Coding   []Coding      `json:"coding,omitempty"` // of a round, by level
 }
 
 // conn carries messages: 4 bytes of length, little-endian, and JSON.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,6 +21,10 @@ type Config struct {
 	Spec Spec
 	// Alone makes the ring of one worker to compare with.
 	Alone func(l Link) (Ring, error)
+	// Group is how many members a group of the ring has; 0 and 1 stand for a flat one.
+	Group int
+	// Choose gives another Group, upon what was measured of the first ring; nil keeps it.
+	Choose func(hop time.Duration, bytesPerSecond float64) int
 	// Rounds to time.
 	Rounds int
 	// Timeout bounds the wait for each answer of a member.
@@ -39,7 +44,10 @@ type Result struct {
 	Steps    []time.Duration // with a stand-in for computing
 	Exposed  []time.Duration // of them, after the computing
 	Buckets  int
-	Coding   []Coding // of each member's link, after the last round of the ring's
+	Group    int           // of the ring that was timed
+	RingHop  time.Duration // as the ring itself measures it, the middle of the members' figures; none for one member
+	RingRate float64       // bytes a second, likewise
+	Coding   []Coding      // of each link of each member, after the last round of the ring's
 }
 
 // driver holds the sessions.
@@ -66,7 +74,7 @@ func Drive(ctx context.Context, cfg Config) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Buckets: len(cfg.Spec.Buckets)}
-	if err := d.verify(ctx, r); err != nil {
+	if err := d.arrange(ctx, r); err != nil {
 		return nil, err
 	}
 	if err := d.time(ctx, r); err != nil {
@@ -107,6 +115,47 @@ func (d *driver) join(ctx context.Context, counted bool) error {
 		return &request{Op: opJoin, Place: &p, Counted: counted}
 	})
 	return err
+}
+
+// arrange makes the ring that will be timed, and has its links measured and its bits verified.
+func (d *driver) arrange(ctx context.Context, r *Result) error {
+	d.place.Group = d.cfg.Group
+	if err := d.verify(ctx, r); err != nil {
+		return err
+	}
+	if err := d.measure(ctx, r); err != nil {
+		return err
+	}
+	if d.cfg.Choose != nil && len(d.conns) > 1 {
+		if g := d.cfg.Choose(r.RingHop, r.RingRate); g != d.place.Group {
+			d.place.Group, r.Messages, r.Bytes = g, 0, 0
+			if err := d.verify(ctx, r); err != nil {
+				return err
+			}
+		}
+	}
+	r.Group = d.place.Group
+	return nil
+}
+
+// measure asks the ring for its links' figures.
+func (d *driver) measure(ctx context.Context, r *Result) error {
+	if len(d.conns) < 2 {
+		return nil
+	}
+	replies, err := d.all(ctx, d.next(opMeasure))
+	if err != nil {
+		return err
+	}
+	var took []time.Duration
+	var rates []float64
+	for _, a := range replies {
+		took, rates = append(took, a.Took), append(rates, a.Rate)
+	}
+	slices.Sort(took)
+	slices.Sort(rates)
+	r.RingHop, r.RingRate = took[len(took)/2], rates[len(rates)/2]
+	return nil
 }
 
 // verify compares the bits with those of a ring of one worker, over a ring that is counted and over the one that will be timed.
@@ -221,8 +270,6 @@ func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Du
 func (r *Result) coding(replies []reply) {
 	r.Coding = r.Coding[:0]
 	for _, a := range replies {
-		if a.Coding != nil {
-			r.Coding = append(r.Coding, *a.Coding)
-		}
+		r.Coding = append(r.Coding, a.Coding...)
 	}
 }

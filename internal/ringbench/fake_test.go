@@ -61,13 +61,17 @@ func (h *hubRings) Join(_ context.Context, p Place, counted bool) (Ring, error) 
 	return &hubRings{hub: h.hub, place: p, counted: counted}, nil
 }
 
+func (h *hubRings) Measure(context.Context) (time.Duration, float64, error) {
+	return time.Duration(1+h.place.Rank) * time.Millisecond, float64(1 + h.place.Rank), nil
+}
+
 func (h *hubRings) Sent() (messages, bytes int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.sent, 100 * h.sent
 }
 
-func (h *hubRings) Coding() Coding { return Coding{On: true, Ratio: float64(h.place.Rank)} }
+func (h *hubRings) Coding() []Coding { return []Coding{{On: true, Ratio: float64(h.place.Rank)}} }
 
 func (h *hubRings) Mean(ctx context.Context, step uint64, bucket int, exact bool, hosted []Hosted, dst []float32) error {
 	if len(hosted) == h.size { // a ring of one

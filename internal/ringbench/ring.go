@@ -1,6 +1,9 @@
 package ringbench
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Rings is one process's part in the rings of a session.
 type Rings interface {
@@ -17,6 +20,7 @@ type Rings interface {
 type Place struct {
 	Generation uint64   `json:"generation"`
 	Rank       int      `json:"rank"`
+	Group      int      `json:"group"`     // members in a group of the ring; 0 or 1 for a flat one
 	Names      []string `json:"names"`     // for errors
 	Addresses  []string `json:"addresses"` // Rings.Address of each rank
 	Raw        []string `json:"raw"`       // where each rank's plain TCP ring is dialled
@@ -29,10 +33,12 @@ type Ring interface {
 	// Mean writes the mean over all replicas to dst; hosted maps this process's replicas to their values. Calls for different buckets may run
 	// concurrently; a pair (step, bucket) comes once. exact asks for 32-bit blocks whatever the wire is.
 	Mean(ctx context.Context, step uint64, bucket int, exact bool, hosted []Hosted, dst []float32) error
+	// Measure finds what a hop takes and how many bytes a second a member sends. All members call it at once.
+	Measure(ctx context.Context) (hop time.Duration, bytesPerSecond float64, err error)
 	// Sent is what a counted ring has sent so far.
 	Sent() (messages, bytes int64)
-	// Coding is what the link to the right neighbour makes of coding.
-	Coding() Coding
+	// Coding is what the links to the right neighbours make of coding, by level.
+	Coding() []Coding
 	Close() error
 }
 

@@ -62,6 +62,12 @@ func (s *seat) do(ctx context.Context, r *request) (*reply, error) {
 	switch r.Op {
 	case opVerify:
 		return s.verify(ctx, r.Step)
+	case opMeasure:
+		if err := s.hold(ctx, r.Step); err != nil {
+			return nil, err
+		}
+		hop, rate, err := s.ring.Measure(ctx)
+		return &reply{Took: hop, Rate: rate}, err
 	case opRound:
 		return s.timed(ctx, r.Step, s.reduce)
 	case opStep:
@@ -145,7 +151,14 @@ func (s *seat) check(p *Place) error {
 	if s.place != nil && s.place.Rank != p.Rank {
 		return fmt.Errorf("rank %d cannot become %d", s.place.Rank, p.Rank)
 	}
-	return errors.Join(s.member.Allow(p.Addresses[p.right()]), s.member.Allow(p.Raw[p.right()]))
+	if p.Group < 0 || p.Group > n || p.Group > 1 && n%p.Group != 0 {
+		return fmt.Errorf("%d members do not divide into groups of %d", n, p.Group)
+	}
+	errs := []error{s.member.Allow(p.Raw[p.right()])}
+	for _, addr := range p.Addresses { // which of them are neighbours is the ring's business
+		errs = append(errs, s.member.Allow(addr))
+	}
+	return errors.Join(errs...)
 }
 
 // hosted gives the values [lo, hi) of the replicas that this place hosts.
@@ -180,17 +193,20 @@ func (s *seat) verify(ctx context.Context, step uint64) (*reply, error) {
 	return out, nil
 }
 
-// timed does work between two looks at the clock, and holds everybody up before it until all are there: a bucket of one value
-// is complete nowhere before it has begun everywhere.
+// hold holds everybody up until all are there: a bucket of one value is complete nowhere before it has begun everywhere.
+func (s *seat) hold(ctx context.Context, step uint64) error {
+	return s.ring.Mean(ctx, step, s.lastBucket, true, s.hosted(0, 1), s.token)
+}
+
+// timed does work between two looks at the clock, with everybody held up before it.
 func (s *seat) timed(ctx context.Context, step uint64, work func(context.Context, uint64) (exposed time.Duration, err error)) (*reply, error) {
-	if err := s.ring.Mean(ctx, step, s.lastBucket, true, s.hosted(0, 1), s.token); err != nil {
+	if err := s.hold(ctx, step); err != nil {
 		return nil, err
 	}
 	cpu, begun := cpuTime(), time.Now()
 	exposed, err := work(ctx, step)
 	out := &reply{Took: time.Since(begun), Exposed: exposed, CPU: cpuTime() - cpu}
-	coding := s.ring.Coding()
-	out.Coding = &coding
+	out.Coding = s.ring.Coding()
 	return out, err
 }
 

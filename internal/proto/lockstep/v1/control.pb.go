@@ -89,6 +89,7 @@ type WorkerMessage struct {
 	//	*WorkerMessage_Aborted
 	//	*WorkerMessage_Heartbeat
 	//	*WorkerMessage_Leave
+	//	*WorkerMessage_Measured
 	Body          isWorkerMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -194,6 +195,15 @@ func (x *WorkerMessage) GetLeave() *Leave {
 	return nil
 }
 
+func (x *WorkerMessage) GetMeasured() *Measured {
+	if x != nil {
+		if x, ok := x.Body.(*WorkerMessage_Measured); ok {
+			return x.Measured
+		}
+	}
+	return nil
+}
+
 type isWorkerMessage_Body interface {
 	isWorkerMessage_Body()
 }
@@ -226,6 +236,10 @@ type WorkerMessage_Leave struct {
 	Leave *Leave `protobuf:"bytes,7,opt,name=leave,proto3,oneof"`
 }
 
+type WorkerMessage_Measured struct {
+	Measured *Measured `protobuf:"bytes,8,opt,name=measured,proto3,oneof"`
+}
+
 func (*WorkerMessage_Hello) isWorkerMessage_Body() {}
 
 func (*WorkerMessage_Ready) isWorkerMessage_Body() {}
@@ -239,6 +253,8 @@ func (*WorkerMessage_Aborted) isWorkerMessage_Body() {}
 func (*WorkerMessage_Heartbeat) isWorkerMessage_Body() {}
 
 func (*WorkerMessage_Leave) isWorkerMessage_Body() {}
+
+func (*WorkerMessage_Measured) isWorkerMessage_Body() {}
 
 type CoordinatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -707,7 +723,11 @@ type Plan struct {
 	// Whether to evaluate once until_step steps are committed.
 	Evaluate bool `protobuf:"varint,8,opt,name=evaluate,proto3" json:"evaluate,omitempty"`
 	// Counts plans, so that a window that follows in the same generation is told from a repetition.
-	Sequence      uint64 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence uint64 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Workers in a group of the ring; groups are runs of ring. 0 and 1 stand for a flat ring.
+	Group uint32 `protobuf:"varint,10,opt,name=group,proto3" json:"group,omitempty"`
+	// Whether to measure the links before the first step, all workers at once, and answer with Measured.
+	Measure       bool `protobuf:"varint,11,opt,name=measure,proto3" json:"measure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -803,6 +823,20 @@ func (x *Plan) GetSequence() uint64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+func (x *Plan) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Plan) GetMeasure() bool {
+	if x != nil {
+		return x.Measure
+	}
+	return false
 }
 
 type LearningRate struct {
@@ -1206,6 +1240,75 @@ func (x *StepReport) GetStateHash() string {
 	return ""
 }
 
+// Measured tells what a worker found of its links, and what a step sends over them.
+type Measured struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	HopNanos       int64                  `protobuf:"varint,1,opt,name=hop_nanos,json=hopNanos,proto3" json:"hop_nanos,omitempty"`                      // of a message without weight to the neighbour, handling at both ends included
+	BytesPerSecond float64                `protobuf:"fixed64,2,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // that a worker sends while all send
+	StepBytes      uint64                 `protobuf:"varint,3,opt,name=step_bytes,json=stepBytes,proto3" json:"step_bytes,omitempty"`                   // of a replica's gradient, on the wire
+	Buckets        uint32                 `protobuf:"varint,4,opt,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Measured) Reset() {
+	*x = Measured{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Measured) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Measured) ProtoMessage() {}
+
+func (x *Measured) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Measured.ProtoReflect.Descriptor instead.
+func (*Measured) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Measured) GetHopNanos() int64 {
+	if x != nil {
+		return x.HopNanos
+	}
+	return 0
+}
+
+func (x *Measured) GetBytesPerSecond() float64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *Measured) GetStepBytes() uint64 {
+	if x != nil {
+		return x.StepBytes
+	}
+	return 0
+}
+
+func (x *Measured) GetBuckets() uint32 {
+	if x != nil {
+		return x.Buckets
+	}
+	return 0
+}
+
 // EvalReport holds one worker's share of an evaluation. Sums are integers, so that their total does not depend on
 // who evaluated what: loss_sum is in units of 2^-32.
 type EvalReport struct {
@@ -1221,7 +1324,7 @@ type EvalReport struct {
 
 func (x *EvalReport) Reset() {
 	*x = EvalReport{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	mi := &file_lockstep_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1336,7 @@ func (x *EvalReport) String() string {
 func (*EvalReport) ProtoMessage() {}
 
 func (x *EvalReport) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	mi := &file_lockstep_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1349,7 @@ func (x *EvalReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvalReport.ProtoReflect.Descriptor instead.
 func (*EvalReport) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EvalReport) GetStep() uint64 {
@@ -1297,7 +1400,7 @@ type Aborted struct {
 
 func (x *Aborted) Reset() {
 	*x = Aborted{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[16]
+	mi := &file_lockstep_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1412,7 @@ func (x *Aborted) String() string {
 func (*Aborted) ProtoMessage() {}
 
 func (x *Aborted) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[16]
+	mi := &file_lockstep_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1425,7 @@ func (x *Aborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
 func (*Aborted) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Aborted) GetStep() uint64 {
@@ -1362,7 +1465,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[17]
+	mi := &file_lockstep_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1477,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[17]
+	mi := &file_lockstep_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1490,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetStateRequest) GetWorker() string {
@@ -1411,7 +1514,7 @@ type StateChunk struct {
 
 func (x *StateChunk) Reset() {
 	*x = StateChunk{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[18]
+	mi := &file_lockstep_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1526,7 @@ func (x *StateChunk) String() string {
 func (*StateChunk) ProtoMessage() {}
 
 func (x *StateChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[18]
+	mi := &file_lockstep_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1539,7 @@ func (x *StateChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChunk.ProtoReflect.Descriptor instead.
 func (*StateChunk) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StateChunk) GetHeader() *StateHeader {
@@ -1480,7 +1583,7 @@ type StateHeader struct {
 
 func (x *StateHeader) Reset() {
 	*x = StateHeader{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[19]
+	mi := &file_lockstep_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1595,7 @@ func (x *StateHeader) String() string {
 func (*StateHeader) ProtoMessage() {}
 
 func (x *StateHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[19]
+	mi := &file_lockstep_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1608,7 @@ func (x *StateHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHeader.ProtoReflect.Descriptor instead.
 func (*StateHeader) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StateHeader) GetWorker() string {
@@ -1552,7 +1655,7 @@ type PutStateResponse struct {
 
 func (x *PutStateResponse) Reset() {
 	*x = PutStateResponse{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[20]
+	mi := &file_lockstep_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1667,7 @@ func (x *PutStateResponse) String() string {
 func (*PutStateResponse) ProtoMessage() {}
 
 func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[20]
+	mi := &file_lockstep_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1680,7 @@ func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateResponse.ProtoReflect.Descriptor instead.
 func (*PutStateResponse) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PutStateResponse) GetPath() string {
@@ -1595,7 +1698,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[21]
+	mi := &file_lockstep_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1710,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[21]
+	mi := &file_lockstep_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1723,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 type StatusResponse struct {
@@ -1638,7 +1741,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[22]
+	mi := &file_lockstep_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1753,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[22]
+	mi := &file_lockstep_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1766,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatusResponse) GetRun() string {
@@ -1719,7 +1822,7 @@ var File_lockstep_v1_control_proto protoreflect.FileDescriptor
 
 const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x19lockstep/v1/control.proto\x12\vlockstep.v1\"\xe3\x02\n" +
+	"\x19lockstep/v1/control.proto\x12\vlockstep.v1\"\x98\x03\n" +
 	"\rWorkerMessage\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.lockstep.v1.HelloH\x00R\x05hello\x12*\n" +
 	"\x05ready\x18\x02 \x01(\v2\x12.lockstep.v1.ReadyH\x00R\x05ready\x12-\n" +
@@ -1727,7 +1830,8 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x04eval\x18\x04 \x01(\v2\x17.lockstep.v1.EvalReportH\x00R\x04eval\x120\n" +
 	"\aaborted\x18\x05 \x01(\v2\x14.lockstep.v1.AbortedH\x00R\aaborted\x126\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x16.lockstep.v1.HeartbeatH\x00R\theartbeat\x12*\n" +
-	"\x05leave\x18\a \x01(\v2\x12.lockstep.v1.LeaveH\x00R\x05leaveB\x06\n" +
+	"\x05leave\x18\a \x01(\v2\x12.lockstep.v1.LeaveH\x00R\x05leave\x123\n" +
+	"\bmeasured\x18\b \x01(\v2\x15.lockstep.v1.MeasuredH\x00R\bmeasuredB\x06\n" +
 	"\x04body\"\xef\x02\n" +
 	"\x12CoordinatorMessage\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.lockstep.v1.WelcomeH\x00R\awelcome\x120\n" +
@@ -1762,7 +1866,7 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x06engine\x18\x05 \x01(\tR\x06engine\"C\n" +
 	"\x06Member\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12!\n" +
-	"\fring_address\x18\x02 \x01(\tR\vringAddress\"\xd5\x02\n" +
+	"\fring_address\x18\x02 \x01(\tR\vringAddress\"\x85\x03\n" +
 	"\x04Plan\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1776,7 +1880,10 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x0elearning_rates\x18\x06 \x03(\v2\x19.lockstep.v1.LearningRateR\rlearningRates\x12)\n" +
 	"\x10checkpoint_after\x18\a \x03(\x04R\x0fcheckpointAfter\x12\x1a\n" +
 	"\bevaluate\x18\b \x01(\bR\bevaluate\x12\x1a\n" +
-	"\bsequence\x18\t \x01(\x04R\bsequence\"C\n" +
+	"\bsequence\x18\t \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05group\x18\n" +
+	" \x01(\rR\x05group\x12\x18\n" +
+	"\ameasure\x18\v \x01(\bR\ameasure\"C\n" +
 	"\fLearningRate\x12\x1d\n" +
 	"\n" +
 	"first_step\x18\x01 \x01(\x04R\tfirstStep\x12\x14\n" +
@@ -1805,7 +1912,13 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x0fring_wait_nanos\x18\n" +
 	" \x01(\x03R\rringWaitNanos\x12\x1d\n" +
 	"\n" +
-	"state_hash\x18\v \x01(\tR\tstateHash\"\x8b\x01\n" +
+	"state_hash\x18\v \x01(\tR\tstateHash\"\x8a\x01\n" +
+	"\bMeasured\x12\x1b\n" +
+	"\thop_nanos\x18\x01 \x01(\x03R\bhopNanos\x12(\n" +
+	"\x10bytes_per_second\x18\x02 \x01(\x01R\x0ebytesPerSecond\x12\x1d\n" +
+	"\n" +
+	"step_bytes\x18\x03 \x01(\x04R\tstepBytes\x12\x18\n" +
+	"\abuckets\x18\x04 \x01(\rR\abuckets\"\x8b\x01\n" +
 	"\n" +
 	"EvalReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
@@ -1872,7 +1985,7 @@ func file_lockstep_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_lockstep_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lockstep_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_lockstep_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_lockstep_v1_control_proto_goTypes = []any{
 	(Cause)(0),                 // 0: lockstep.v1.Cause
 	(*WorkerMessage)(nil),      // 1: lockstep.v1.WorkerMessage
@@ -1890,52 +2003,54 @@ var file_lockstep_v1_control_proto_goTypes = []any{
 	(*Heartbeat)(nil),          // 13: lockstep.v1.Heartbeat
 	(*Leave)(nil),              // 14: lockstep.v1.Leave
 	(*StepReport)(nil),         // 15: lockstep.v1.StepReport
-	(*EvalReport)(nil),         // 16: lockstep.v1.EvalReport
-	(*Aborted)(nil),            // 17: lockstep.v1.Aborted
-	(*GetStateRequest)(nil),    // 18: lockstep.v1.GetStateRequest
-	(*StateChunk)(nil),         // 19: lockstep.v1.StateChunk
-	(*StateHeader)(nil),        // 20: lockstep.v1.StateHeader
-	(*PutStateResponse)(nil),   // 21: lockstep.v1.PutStateResponse
-	(*StatusRequest)(nil),      // 22: lockstep.v1.StatusRequest
-	(*StatusResponse)(nil),     // 23: lockstep.v1.StatusResponse
-	nil,                        // 24: lockstep.v1.Hello.SettingsEntry
-	nil,                        // 25: lockstep.v1.Welcome.SettingsEntry
+	(*Measured)(nil),           // 16: lockstep.v1.Measured
+	(*EvalReport)(nil),         // 17: lockstep.v1.EvalReport
+	(*Aborted)(nil),            // 18: lockstep.v1.Aborted
+	(*GetStateRequest)(nil),    // 19: lockstep.v1.GetStateRequest
+	(*StateChunk)(nil),         // 20: lockstep.v1.StateChunk
+	(*StateHeader)(nil),        // 21: lockstep.v1.StateHeader
+	(*PutStateResponse)(nil),   // 22: lockstep.v1.PutStateResponse
+	(*StatusRequest)(nil),      // 23: lockstep.v1.StatusRequest
+	(*StatusResponse)(nil),     // 24: lockstep.v1.StatusResponse
+	nil,                        // 25: lockstep.v1.Hello.SettingsEntry
+	nil,                        // 26: lockstep.v1.Welcome.SettingsEntry
 }
 var file_lockstep_v1_control_proto_depIdxs = []int32{
 	3,  // 0: lockstep.v1.WorkerMessage.hello:type_name -> lockstep.v1.Hello
 	6,  // 1: lockstep.v1.WorkerMessage.ready:type_name -> lockstep.v1.Ready
 	15, // 2: lockstep.v1.WorkerMessage.step:type_name -> lockstep.v1.StepReport
-	16, // 3: lockstep.v1.WorkerMessage.eval:type_name -> lockstep.v1.EvalReport
-	17, // 4: lockstep.v1.WorkerMessage.aborted:type_name -> lockstep.v1.Aborted
+	17, // 3: lockstep.v1.WorkerMessage.eval:type_name -> lockstep.v1.EvalReport
+	18, // 4: lockstep.v1.WorkerMessage.aborted:type_name -> lockstep.v1.Aborted
 	13, // 5: lockstep.v1.WorkerMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
 	14, // 6: lockstep.v1.WorkerMessage.leave:type_name -> lockstep.v1.Leave
-	4,  // 7: lockstep.v1.CoordinatorMessage.welcome:type_name -> lockstep.v1.Welcome
-	5,  // 8: lockstep.v1.CoordinatorMessage.refused:type_name -> lockstep.v1.Refused
-	8,  // 9: lockstep.v1.CoordinatorMessage.plan:type_name -> lockstep.v1.Plan
-	10, // 10: lockstep.v1.CoordinatorMessage.pause:type_name -> lockstep.v1.Pause
-	11, // 11: lockstep.v1.CoordinatorMessage.send_state:type_name -> lockstep.v1.SendState
-	12, // 12: lockstep.v1.CoordinatorMessage.stop:type_name -> lockstep.v1.Stop
-	13, // 13: lockstep.v1.CoordinatorMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
-	24, // 14: lockstep.v1.Hello.settings:type_name -> lockstep.v1.Hello.SettingsEntry
-	25, // 15: lockstep.v1.Welcome.settings:type_name -> lockstep.v1.Welcome.SettingsEntry
-	7,  // 16: lockstep.v1.Plan.ring:type_name -> lockstep.v1.Member
-	9,  // 17: lockstep.v1.Plan.learning_rates:type_name -> lockstep.v1.LearningRate
-	0,  // 18: lockstep.v1.Aborted.cause:type_name -> lockstep.v1.Cause
-	20, // 19: lockstep.v1.StateChunk.header:type_name -> lockstep.v1.StateHeader
-	7,  // 20: lockstep.v1.StatusResponse.members:type_name -> lockstep.v1.Member
-	1,  // 21: lockstep.v1.Control.Attach:input_type -> lockstep.v1.WorkerMessage
-	18, // 22: lockstep.v1.Control.GetState:input_type -> lockstep.v1.GetStateRequest
-	19, // 23: lockstep.v1.Control.PutState:input_type -> lockstep.v1.StateChunk
-	22, // 24: lockstep.v1.Control.Status:input_type -> lockstep.v1.StatusRequest
-	2,  // 25: lockstep.v1.Control.Attach:output_type -> lockstep.v1.CoordinatorMessage
-	19, // 26: lockstep.v1.Control.GetState:output_type -> lockstep.v1.StateChunk
-	21, // 27: lockstep.v1.Control.PutState:output_type -> lockstep.v1.PutStateResponse
-	23, // 28: lockstep.v1.Control.Status:output_type -> lockstep.v1.StatusResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 7: lockstep.v1.WorkerMessage.measured:type_name -> lockstep.v1.Measured
+	4,  // 8: lockstep.v1.CoordinatorMessage.welcome:type_name -> lockstep.v1.Welcome
+	5,  // 9: lockstep.v1.CoordinatorMessage.refused:type_name -> lockstep.v1.Refused
+	8,  // 10: lockstep.v1.CoordinatorMessage.plan:type_name -> lockstep.v1.Plan
+	10, // 11: lockstep.v1.CoordinatorMessage.pause:type_name -> lockstep.v1.Pause
+	11, // 12: lockstep.v1.CoordinatorMessage.send_state:type_name -> lockstep.v1.SendState
+	12, // 13: lockstep.v1.CoordinatorMessage.stop:type_name -> lockstep.v1.Stop
+	13, // 14: lockstep.v1.CoordinatorMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
+	25, // 15: lockstep.v1.Hello.settings:type_name -> lockstep.v1.Hello.SettingsEntry
+	26, // 16: lockstep.v1.Welcome.settings:type_name -> lockstep.v1.Welcome.SettingsEntry
+	7,  // 17: lockstep.v1.Plan.ring:type_name -> lockstep.v1.Member
+	9,  // 18: lockstep.v1.Plan.learning_rates:type_name -> lockstep.v1.LearningRate
+	0,  // 19: lockstep.v1.Aborted.cause:type_name -> lockstep.v1.Cause
+	21, // 20: lockstep.v1.StateChunk.header:type_name -> lockstep.v1.StateHeader
+	7,  // 21: lockstep.v1.StatusResponse.members:type_name -> lockstep.v1.Member
+	1,  // 22: lockstep.v1.Control.Attach:input_type -> lockstep.v1.WorkerMessage
+	19, // 23: lockstep.v1.Control.GetState:input_type -> lockstep.v1.GetStateRequest
+	20, // 24: lockstep.v1.Control.PutState:input_type -> lockstep.v1.StateChunk
+	23, // 25: lockstep.v1.Control.Status:input_type -> lockstep.v1.StatusRequest
+	2,  // 26: lockstep.v1.Control.Attach:output_type -> lockstep.v1.CoordinatorMessage
+	20, // 27: lockstep.v1.Control.GetState:output_type -> lockstep.v1.StateChunk
+	22, // 28: lockstep.v1.Control.PutState:output_type -> lockstep.v1.PutStateResponse
+	24, // 29: lockstep.v1.Control.Status:output_type -> lockstep.v1.StatusResponse
+	26, // [26:30] is the sub-list for method output_type
+	22, // [22:26] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_lockstep_v1_control_proto_init() }
@@ -1951,6 +2066,7 @@ func file_lockstep_v1_control_proto_init() {
 		(*WorkerMessage_Aborted)(nil),
 		(*WorkerMessage_Heartbeat)(nil),
 		(*WorkerMessage_Leave)(nil),
+		(*WorkerMessage_Measured)(nil),
 	}
 	file_lockstep_v1_control_proto_msgTypes[1].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
@@ -1967,7 +2083,7 @@ func file_lockstep_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lockstep_v1_control_proto_rawDesc), len(file_lockstep_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
