@@ -16,7 +16,7 @@ type Traffic struct {
 const (
 	// RingSegment and RingWindow are those of allreduce.DefaultConfig. Only the choice depends on them, no bits.
 	RingSegment = 256 << 10
-	RingWindow  = 8
+	RingWindow  = 16
 	// perMessage is what a worker's processor spends on one more message, over gRPC.
 	perMessage = 20 * time.Microsecond
 	// worthwhile is the share of a step's communication that two levels must save: they have twice the links to keep and one more
