@@ -17,6 +17,18 @@ type Hello struct {
 	Worker   string
 	Version  string
 	Settings map[string]string // only those given by hand
+	Attached *Attachment       // of a worker that was in the run before; nil for a newcomer
+}
+
+// Attachment is what a worker that attaches again is in the middle of.
+type Attachment struct {
+	Run                  string
+	Epoch                uint64 // newest it has heard of
+	Generation, Sequence uint64 // of the plan it works on or last had; 0 if it never had one
+	Running              bool   // the plan's window goes on; else the worker is out of any step
+	Step                 uint64 // see Aborted
+	Behind               bool
+	Ready                Ready
 }
 
 // Ready says that a worker can begin.
@@ -27,6 +39,7 @@ type Ready struct {
 	DataSummary     string // for people
 	Numerics        string
 	Engine          string // for people
+	GossipAddress   string // where a coordinator that is started again finds it
 }
 
 // StepReport follows every committed step of a worker.
@@ -41,6 +54,41 @@ type StepReport struct {
 	End       time.Time
 	Tail      time.Duration // after its last backward pass until the last bucket was there
 	StateHash string        // at the end of a window only
+
+	Generation, Sequence uint64
+	Last                 bool          // the window ends here, be it early
+	Behind               bool          // of a follower: received and kept, not yet applied
+	Compute              time.Duration // of all its replicas, without waiting for data or ring
+	Samples              []uint32      // see the control protocol
+}
+
+// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks.
+type StateHash struct {
+	Worker string
+	Step   uint64
+	Hash   string
+}
+
+// Audit holds a digest of what a worker computed for one replica of step number Step.
+type Audit struct {
+	Worker     string
+	Generation uint64
+	Step       uint64
+	Replica    int
+	Digest     string
+}
+
+// CaughtUp says that a follower now holds the state of its own committed steps.
+type CaughtUp struct {
+	Worker     string
+	Generation uint64
+	Step       uint64
+}
+
+// Leaving asks to be left out of the plans to come; the answer is Stop.
+type Leaving struct {
+	Worker string
+	Reason string
 }
 
 // Measured tells what a worker found of its links, as the plan had asked. It comes before the worker's first step.
@@ -76,6 +124,10 @@ type Aborted struct {
 	Cause  Cause
 	Reason string
 	Peer   string // the worker that the failure was seen on; for CauseNonFinite the worker itself, when it knows the replica
+
+	Generation uint64
+	Behind     bool     // of a follower: Step is its base and the steps it has kept since, and it does not hold that state
+	Kept       []uint64 // steps of the states that it could go back to, rising
 }
 
 // Heartbeat says that a worker lives. Every other event of a worker says so too.
@@ -141,14 +193,21 @@ func (StateLost) event()    {}
 func (Stored) event()       {}
 func (StoreFailed) event()  {}
 func (Interrupt) event()    {}
+func (StateHash) event()    {}
+func (Audit) event()        {}
+func (CaughtUp) event()     {}
+func (Leaving) event()      {}
 
 // Action is something to do: the output of Machine.Step.
 type Action interface{ action() }
 
 // Welcome accepts a worker: bind the stream to its name and tell it the settings.
 type Welcome struct {
-	Stream uint64
-	Worker string
+	Stream     uint64
+	Worker     string
+	Epoch      uint64
+	PullState  bool // fetch the state that training starts from before Ready; else a plan says where it comes from
+	Reattached bool // the place that Hello.Attached tells of is still its own
 }
 
 // Refuse turns a worker away. If it had been welcomed, it is out of the run again.
@@ -172,12 +231,21 @@ const (
 	RefusedAddress  Refusal = "address"
 	RefusedFull     Refusal = "full"
 	RefusedOver     Refusal = "over"
+	RefusedEpoch    Refusal = "epoch"   // the worker has followed a later coordinator than this one
+	RefusedRemoved  Refusal = "removed" // its bits were wrong
 )
 
 // Member is a worker's place in the ring.
 type Member struct {
-	Worker      string
-	RingAddress string
+	Worker        string
+	RingAddress   string
+	GossipAddress string
+}
+
+// Follower is a member that fetches a state while training goes on, and hosts nothing yet.
+type Follower struct {
+	Position int    // in the ring
+	Base     uint64 // step of the state it fetches
 }
 
 // Plan is a numbered membership and a window of steps [FirstStep, UntilStep), numbered from 0. A window may be empty when only an
@@ -194,6 +262,80 @@ type Plan struct {
 	Evaluate        bool     // once UntilStep steps are committed
 	Group           int      // workers in a group of the ring, which are runs of Ring; 1 for a flat one
 	Measure         bool     // the links, before the first step
+
+	Epoch       uint64     // of the coordinator
+	VerifyEvery uint64     // 0: never
+	Followers   []Follower // by position
+	Behind      []int      // positions of members that fetch the state of FirstStep before they begin
+	Restore     bool       // every member goes back to the state of FirstStep that it has kept
+}
+
+// Yield asks a worker for the end of the window at the next step boundary.
+type Yield struct {
+	Worker               string
+	Generation, Sequence uint64
+}
+
+// Verified tells a worker which state to keep.
+type Verified struct {
+	Worker string
+	Step   uint64
+}
+
+// Removed ends a worker's stream: it is out of the ring. Unless ForGood it may attach anew.
+type Removed struct {
+	Worker  string
+	Reason  string
+	ForGood bool
+}
+
+// Record puts an entry into the journal, safe on disk, before any action behind it is carried out.
+type Record struct{ Entry Entry }
+
+// Load makes the checkpoint at Path what workers get that are told to PullState.
+type Load struct {
+	Step uint64
+	Path string
+}
+
+// Drop removes the checkpoints of steps after Step: they hold bits that were found to be wrong.
+type Drop struct{ Step uint64 }
+
+// Entry is a decision, as the journal keeps it. Exactly one field is set.
+type Entry struct {
+	Epoch      *EpochEntry    `json:"epoch,omitempty"`
+	Plan       *Plan          `json:"plan,omitempty"`
+	Evaluation *Evaluation    `json:"evaluation,omitempty"` // counted and told to the schedule
+	Stored     *Stored        `json:"stored,omitempty"`
+	Removal    *RemovalEntry  `json:"removal,omitempty"`
+	Verified   *VerifiedEntry `json:"verified,omitempty"`
+	Over       *OverEntry     `json:"over,omitempty"`
+}
+
+// EpochEntry opens each coordinator's part of a journal.
+type EpochEntry struct {
+	Epoch     uint64 `json:"epoch"` // counts the coordinators of a run, from 1
+	Run       string `json:"run"`
+	FirstStep uint64 `json:"first_step"` // of the state that it would begin from, were there no plan
+	Version   string `json:"version"`
+}
+
+// RemovalEntry says that a worker may not come back.
+type RemovalEntry struct {
+	Worker string `json:"worker"`
+	Reason string `json:"reason"`
+}
+
+// VerifiedEntry says that all members had one state after Step.
+type VerifiedEntry struct {
+	Step uint64 `json:"step"`
+	Hash string `json:"hash"`
+}
+
+// OverEntry closes a journal: the run has ended and nobody needs to attach again.
+type OverEntry struct {
+	Step  uint64 `json:"step"`
+	Error string `json:"error,omitempty"`
 }
 
 // Publish sends a plan to every worker of its ring.
@@ -307,3 +449,9 @@ func (Stop) action()      {}
 func (Report) action()    {}
 func (StepDone) action()  {}
 func (Finish) action()    {}
+func (Yield) action()     {}
+func (Verified) action()  {}
+func (Removed) action()   {}
+func (Record) action()    {}
+func (Load) action()      {}
+func (Drop) action()      {}

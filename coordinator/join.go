@@ -19,7 +19,7 @@ func (m *Machine) onHello(h Hello) {
 	}
 	i, _ := m.search(h.Worker)
 	m.members = slices.Insert(m.members, i, &member{name: h.Worker, stream: h.Stream, seen: m.now})
-	m.emit(Welcome{h.Stream, h.Worker})
+	m.emit(Welcome{Stream: h.Stream, Worker: h.Worker, PullState: true})
 }
 
 // judge says why a worker is refused, if it is.

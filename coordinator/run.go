@@ -43,7 +43,7 @@ func (m *Machine) publish(from, until uint64, evaluate bool) {
 	if p.Generation == 0 {
 		p.Generation, p.Group, p.Measure = 1, max(1, m.cfg.Group), m.measures()
 		for _, w := range m.members {
-			p.Ring = append(p.Ring, Member{w.name, w.ready.RingAddress})
+			p.Ring = append(p.Ring, Member{w.name, w.ready.RingAddress, w.ready.GossipAddress})
 			w.steps = from
 		}
 		p.ReplicaHost = assign(m.cfg.Replicas, len(p.Ring))

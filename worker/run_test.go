@@ -102,9 +102,13 @@ func report(stream pb.Control_AttachServer) (*pb.WorkerMessage, error) {
 }
 
 func planOf(sequence, first, until uint64, evaluate bool, checkpoints ...uint64) *pb.CoordinatorMessage {
+	var evaluations []uint64
+	if evaluate {
+		evaluations = []uint64{until}
+	}
 	return &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Plan{Plan: &pb.Plan{
 		Generation: 1, Sequence: sequence, Ring: []*pb.Member{{Worker: "w", RingAddress: "here"}}, ReplicaHost: make([]uint32, testReplicas),
-		FirstStep: first, UntilStep: until, LearningRates: []*pb.LearningRate{{Value: 0.01}}, Evaluate: evaluate, CheckpointAfter: checkpoints,
+		FirstStep: first, UntilStep: until, LearningRates: []*pb.LearningRate{{Value: 0.01}}, EvaluateAfter: evaluations, CheckpointAfter: checkpoints,
 	}}}
 }
 

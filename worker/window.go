@@ -74,19 +74,20 @@ func (w *Worker) window(ctx context.Context, p *pb.Plan, pl place) (last *pb.Wor
 			return nil, err
 		}
 	}
+	evaluate := slices.Contains(p.EvaluateAfter, p.UntilStep)
 	for step := p.FirstStep; step < p.UntilStep; step++ {
 		report, err := w.oneStep(ctx, ring, p, pl, step)
 		if err != nil {
 			return nil, err
 		}
-		if step+1 == p.UntilStep && !p.Evaluate {
+		if step+1 == p.UntilStep && !evaluate {
 			return report, nil
 		}
 		if err := w.link.send(report); err != nil {
 			return nil, err
 		}
 	}
-	if !p.Evaluate {
+	if !evaluate {
 		return nil, nil
 	}
 	return w.evaluate(ctx, p, pl)

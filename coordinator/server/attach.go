@@ -264,7 +264,10 @@ func (s *Server) stop(a coordinator.Stop) {
 func (s *Server) publish(p coordinator.Plan) {
 	msg := &pb.Plan{
 		Generation: p.Generation, Sequence: p.Sequence, FirstStep: p.FirstStep, UntilStep: p.UntilStep,
-		CheckpointAfter: p.CheckpointAfter, Evaluate: p.Evaluate, Group: uint32(p.Group), Measure: p.Measure,
+		CheckpointAfter: p.CheckpointAfter, Group: uint32(p.Group), Measure: p.Measure,
+	}
+	if p.Evaluate {
+		msg.EvaluateAfter = []uint64{p.UntilStep}
 	}
 	for _, m := range p.Ring {
 		msg.Ring = append(msg.Ring, &pb.Member{Worker: m.Worker, RingAddress: m.RingAddress})

@@ -271,7 +271,7 @@ func (f *fake) train(p *pb.Plan) {
 			f.puts = append(f.puts, f.putState(s))
 		}
 	}
-	if p.Evaluate {
+	if len(p.EvaluateAfter) > 0 {
 		f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Eval{Eval: &pb.EvalReport{Step: p.UntilStep, Images: 50, Correct1: 30, Correct5: 45, LossSum: 50 << 31}}})
 	}
 }

@@ -78,6 +78,82 @@ func (Cause) EnumDescriptor() ([]byte, []int) {
 	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{0}
 }
 
+type PeerStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"` // who asks
+	Step          uint64                 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	Hash          string                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`      // if set, of the state that is wanted: what was received of it before can be gone on with
+	Offset        uint64                 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"` // of the first byte to send; the header comes first in any case
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStateRequest) Reset() {
+	*x = PeerStateRequest{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStateRequest) ProtoMessage() {}
+
+func (x *PeerStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStateRequest.ProtoReflect.Descriptor instead.
+func (*PeerStateRequest) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *PeerStateRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *PeerStateRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *PeerStateRequest) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *PeerStateRequest) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *PeerStateRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type WorkerMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Body:
@@ -90,6 +166,10 @@ type WorkerMessage struct {
 	//	*WorkerMessage_Heartbeat
 	//	*WorkerMessage_Leave
 	//	*WorkerMessage_Measured
+	//	*WorkerMessage_StateHash
+	//	*WorkerMessage_Audit
+	//	*WorkerMessage_CaughtUp
+	//	*WorkerMessage_Leaving
 	Body          isWorkerMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -97,7 +177,7 @@ type WorkerMessage struct {
 
 func (x *WorkerMessage) Reset() {
 	*x = WorkerMessage{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[0]
+	mi := &file_lockstep_v1_control_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -109,7 +189,7 @@ func (x *WorkerMessage) String() string {
 func (*WorkerMessage) ProtoMessage() {}
 
 func (x *WorkerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[0]
+	mi := &file_lockstep_v1_control_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -122,7 +202,7 @@ func (x *WorkerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerMessage.ProtoReflect.Descriptor instead.
 func (*WorkerMessage) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *WorkerMessage) GetBody() isWorkerMessage_Body {
@@ -204,6 +284,42 @@ func (x *WorkerMessage) GetMeasured() *Measured {
 	return nil
 }
 
+func (x *WorkerMessage) GetStateHash() *StateHash {
+	if x != nil {
+		if x, ok := x.Body.(*WorkerMessage_StateHash); ok {
+			return x.StateHash
+		}
+	}
+	return nil
+}
+
+func (x *WorkerMessage) GetAudit() *Audit {
+	if x != nil {
+		if x, ok := x.Body.(*WorkerMessage_Audit); ok {
+			return x.Audit
+		}
+	}
+	return nil
+}
+
+func (x *WorkerMessage) GetCaughtUp() *CaughtUp {
+	if x != nil {
+		if x, ok := x.Body.(*WorkerMessage_CaughtUp); ok {
+			return x.CaughtUp
+		}
+	}
+	return nil
+}
+
+func (x *WorkerMessage) GetLeaving() *Leaving {
+	if x != nil {
+		if x, ok := x.Body.(*WorkerMessage_Leaving); ok {
+			return x.Leaving
+		}
+	}
+	return nil
+}
+
 type isWorkerMessage_Body interface {
 	isWorkerMessage_Body()
 }
@@ -240,6 +356,22 @@ type WorkerMessage_Measured struct {
 	Measured *Measured `protobuf:"bytes,8,opt,name=measured,proto3,oneof"`
 }
 
+type WorkerMessage_StateHash struct {
+	StateHash *StateHash `protobuf:"bytes,9,opt,name=state_hash,json=stateHash,proto3,oneof"`
+}
+
+type WorkerMessage_Audit struct {
+	Audit *Audit `protobuf:"bytes,10,opt,name=audit,proto3,oneof"`
+}
+
+type WorkerMessage_CaughtUp struct {
+	CaughtUp *CaughtUp `protobuf:"bytes,11,opt,name=caught_up,json=caughtUp,proto3,oneof"`
+}
+
+type WorkerMessage_Leaving struct {
+	Leaving *Leaving `protobuf:"bytes,12,opt,name=leaving,proto3,oneof"`
+}
+
 func (*WorkerMessage_Hello) isWorkerMessage_Body() {}
 
 func (*WorkerMessage_Ready) isWorkerMessage_Body() {}
@@ -256,6 +388,14 @@ func (*WorkerMessage_Leave) isWorkerMessage_Body() {}
 
 func (*WorkerMessage_Measured) isWorkerMessage_Body() {}
 
+func (*WorkerMessage_StateHash) isWorkerMessage_Body() {}
+
+func (*WorkerMessage_Audit) isWorkerMessage_Body() {}
+
+func (*WorkerMessage_CaughtUp) isWorkerMessage_Body() {}
+
+func (*WorkerMessage_Leaving) isWorkerMessage_Body() {}
+
 type CoordinatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Body:
@@ -267,6 +407,9 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_SendState
 	//	*CoordinatorMessage_Stop
 	//	*CoordinatorMessage_Heartbeat
+	//	*CoordinatorMessage_Yield
+	//	*CoordinatorMessage_Verified
+	//	*CoordinatorMessage_Removed
 	Body          isCoordinatorMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -274,7 +417,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[1]
+	mi := &file_lockstep_v1_control_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +429,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[1]
+	mi := &file_lockstep_v1_control_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +442,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CoordinatorMessage) GetBody() isCoordinatorMessage_Body {
@@ -372,6 +515,33 @@ func (x *CoordinatorMessage) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetYield() *Yield {
+	if x != nil {
+		if x, ok := x.Body.(*CoordinatorMessage_Yield); ok {
+			return x.Yield
+		}
+	}
+	return nil
+}
+
+func (x *CoordinatorMessage) GetVerified() *Verified {
+	if x != nil {
+		if x, ok := x.Body.(*CoordinatorMessage_Verified); ok {
+			return x.Verified
+		}
+	}
+	return nil
+}
+
+func (x *CoordinatorMessage) GetRemoved() *Removed {
+	if x != nil {
+		if x, ok := x.Body.(*CoordinatorMessage_Removed); ok {
+			return x.Removed
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Body interface {
 	isCoordinatorMessage_Body()
 }
@@ -404,6 +574,18 @@ type CoordinatorMessage_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,7,opt,name=heartbeat,proto3,oneof"`
 }
 
+type CoordinatorMessage_Yield struct {
+	Yield *Yield `protobuf:"bytes,8,opt,name=yield,proto3,oneof"`
+}
+
+type CoordinatorMessage_Verified struct {
+	Verified *Verified `protobuf:"bytes,9,opt,name=verified,proto3,oneof"`
+}
+
+type CoordinatorMessage_Removed struct {
+	Removed *Removed `protobuf:"bytes,10,opt,name=removed,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_Refused) isCoordinatorMessage_Body() {}
@@ -418,19 +600,26 @@ func (*CoordinatorMessage_Stop) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_Heartbeat) isCoordinatorMessage_Body() {}
 
+func (*CoordinatorMessage_Yield) isCoordinatorMessage_Body() {}
+
+func (*CoordinatorMessage_Verified) isCoordinatorMessage_Body() {}
+
+func (*CoordinatorMessage_Removed) isCoordinatorMessage_Body() {}
+
 // Hello opens an attachment. Settings that the worker was given by hand are compared with the run's.
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`                                                                               // name, unique in the run
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                                                                             // of the binary
 	Settings      map[string]string      `protobuf:"bytes,3,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // only those given explicitly; compared as text with Welcome.settings
+	Standing      *Standing              `protobuf:"bytes,4,opt,name=standing,proto3" json:"standing,omitempty"`                                                                           // of a worker that was in the run before, when the coordinator went away
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[2]
+	mi := &file_lockstep_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +631,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[2]
+	mi := &file_lockstep_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +644,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Hello) GetWorker() string {
@@ -479,18 +668,129 @@ func (x *Hello) GetSettings() map[string]string {
 	return nil
 }
 
+func (x *Hello) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
+// Standing is what a worker that attaches again is in the middle of.
+type Standing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`           // newest it has heard of
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // of the plan it works on or last had; 0 if it never had one
+	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Running       bool                   `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"` // the plan's window goes on; else the worker is out of any step
+	Step          uint64                 `protobuf:"varint,6,opt,name=step,proto3" json:"step,omitempty"`       // committed steps (see Aborted.step)
+	Behind        bool                   `protobuf:"varint,7,opt,name=behind,proto3" json:"behind,omitempty"`
+	Ready         *Ready                 `protobuf:"bytes,8,opt,name=ready,proto3" json:"ready,omitempty"` // as it was sent before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standing) Reset() {
+	*x = Standing{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standing) ProtoMessage() {}
+
+func (x *Standing) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standing.ProtoReflect.Descriptor instead.
+func (*Standing) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Standing) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *Standing) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Standing) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Standing) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Standing) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *Standing) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Standing) GetBehind() bool {
+	if x != nil {
+		return x.Behind
+	}
+	return false
+}
+
+func (x *Standing) GetReady() *Ready {
+	if x != nil {
+		return x.Ready
+	}
+	return nil
+}
+
 // Welcome tells an accepted worker what is trained.
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Settings      map[string]string      `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // the run's whole configuration, flag name to value
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`                                                                                // counts the coordinators of the run; a worker follows no smaller one than it has seen
+	PullState     bool                   `protobuf:"varint,4,opt,name=pull_state,json=pullState,proto3" json:"pull_state,omitempty"`                                                       // fetch the state that training starts from before Ready; else a plan says where it comes from
+	Reattached    bool                   `protobuf:"varint,5,opt,name=reattached,proto3" json:"reattached,omitempty"`                                                                      // the place in the plan that Hello.standing tells of is still this worker's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[3]
+	mi := &file_lockstep_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +802,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[3]
+	mi := &file_lockstep_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +815,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Welcome) GetRun() string {
@@ -532,6 +832,27 @@ func (x *Welcome) GetSettings() map[string]string {
 	return nil
 }
 
+func (x *Welcome) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Welcome) GetPullState() bool {
+	if x != nil {
+		return x.PullState
+	}
+	return false
+}
+
+func (x *Welcome) GetReattached() bool {
+	if x != nil {
+		return x.Reattached
+	}
+	return false
+}
+
 type Refused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // names the difference and the mend
@@ -541,7 +862,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[4]
+	mi := &file_lockstep_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +874,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[4]
+	mi := &file_lockstep_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +887,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Refused) GetReason() string {
@@ -584,13 +905,14 @@ type Ready struct {
 	DataSummary     string                 `protobuf:"bytes,3,opt,name=data_summary,json=dataSummary,proto3" json:"data_summary,omitempty"` // for people: "50000 images, 10 classes"
 	Numerics        string                 `protobuf:"bytes,4,opt,name=numerics,proto3" json:"numerics,omitempty"`                          // core.EngineInfo.Numerics
 	Engine          string                 `protobuf:"bytes,5,opt,name=engine,proto3" json:"engine,omitempty"`                              // for people
+	GossipAddress   string                 `protobuf:"bytes,6,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[5]
+	mi := &file_lockstep_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +924,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[5]
+	mi := &file_lockstep_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +937,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ready) GetRingAddress() string {
@@ -653,17 +975,25 @@ func (x *Ready) GetEngine() string {
 	return ""
 }
 
+func (x *Ready) GetGossipAddress() string {
+	if x != nil {
+		return x.GossipAddress
+	}
+	return ""
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
 	RingAddress   string                 `protobuf:"bytes,2,opt,name=ring_address,json=ringAddress,proto3" json:"ring_address,omitempty"`
+	GossipAddress string                 `protobuf:"bytes,3,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"` // where a coordinator that was started again finds it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[6]
+	mi := &file_lockstep_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +1005,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[6]
+	mi := &file_lockstep_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +1018,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Member) GetWorker() string {
@@ -701,6 +1031,13 @@ func (x *Member) GetWorker() string {
 func (x *Member) GetRingAddress() string {
 	if x != nil {
 		return x.RingAddress
+	}
+	return ""
+}
+
+func (x *Member) GetGossipAddress() string {
+	if x != nil {
+		return x.GossipAddress
 	}
 	return ""
 }
@@ -720,21 +1057,33 @@ type Plan struct {
 	LearningRates []*LearningRate `protobuf:"bytes,6,rep,name=learning_rates,json=learningRates,proto3" json:"learning_rates,omitempty"`
 	// Numbers of committed steps after which ring[0] sends its state to be written, in ascending order.
 	CheckpointAfter []uint64 `protobuf:"varint,7,rep,packed,name=checkpoint_after,json=checkpointAfter,proto3" json:"checkpoint_after,omitempty"`
-	// Whether to evaluate once until_step steps are committed.
-	Evaluate bool `protobuf:"varint,8,opt,name=evaluate,proto3" json:"evaluate,omitempty"`
 	// Counts plans, so that a window that follows in the same generation is told from a repetition.
 	Sequence uint64 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Workers in a group of the ring; groups are runs of ring. 0 and 1 stand for a flat ring.
 	Group uint32 `protobuf:"varint,10,opt,name=group,proto3" json:"group,omitempty"`
 	// Whether to measure the links before the first step, all workers at once, and answer with Measured.
-	Measure       bool `protobuf:"varint,11,opt,name=measure,proto3" json:"measure,omitempty"`
+	Measure bool   `protobuf:"varint,11,opt,name=measure,proto3" json:"measure,omitempty"`
+	Epoch   uint64 `protobuf:"varint,12,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the coordinator
+	// Numbers of committed steps after which to evaluate, in ascending order; the first may be first_step itself.
+	EvaluateAfter []uint64 `protobuf:"varint,13,rep,packed,name=evaluate_after,json=evaluateAfter,proto3" json:"evaluate_after,omitempty"`
+	// States after multiples of so many steps are kept, hashed and reported beside training, and of the step behind each, one replica is
+	// computed twice (see Audit); 0 for never. The state after the window's last step is hashed in any case.
+	VerifyEvery uint64 `protobuf:"varint,14,opt,name=verify_every,json=verifyEvery,proto3" json:"verify_every,omitempty"`
+	// Members without the state of first_step that host no replica: they keep what the ring brings, fetch the state meanwhile, and
+	// then catch up.
+	Followers []*Follower `protobuf:"bytes,15,rep,name=followers,proto3" json:"followers,omitempty"`
+	// Positions in ring of members that have to fetch the state of first_step from another one before they begin. All members that
+	// are in neither list hold it, and serve it.
+	Behind []uint32 `protobuf:"varint,16,rep,packed,name=behind,proto3" json:"behind,omitempty"`
+	// Whether every member goes back to the state of first_step that it has kept.
+	Restore       bool `protobuf:"varint,17,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[7]
+	mi := &file_lockstep_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +1095,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[7]
+	mi := &file_lockstep_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +1108,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Plan) GetGeneration() uint64 {
@@ -811,13 +1160,6 @@ func (x *Plan) GetCheckpointAfter() []uint64 {
 	return nil
 }
 
-func (x *Plan) GetEvaluate() bool {
-	if x != nil {
-		return x.Evaluate
-	}
-	return false
-}
-
 func (x *Plan) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
@@ -839,6 +1181,100 @@ func (x *Plan) GetMeasure() bool {
 	return false
 }
 
+func (x *Plan) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Plan) GetEvaluateAfter() []uint64 {
+	if x != nil {
+		return x.EvaluateAfter
+	}
+	return nil
+}
+
+func (x *Plan) GetVerifyEvery() uint64 {
+	if x != nil {
+		return x.VerifyEvery
+	}
+	return 0
+}
+
+func (x *Plan) GetFollowers() []*Follower {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+func (x *Plan) GetBehind() []uint32 {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+func (x *Plan) GetRestore() bool {
+	if x != nil {
+		return x.Restore
+	}
+	return false
+}
+
+type Follower struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Position      uint32                 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"` // in ring
+	Base          uint64                 `protobuf:"varint,2,opt,name=base,proto3" json:"base,omitempty"`         // step of the state to fetch: first_step, or an earlier one from which on the follower has kept what the ring brought
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Follower) Reset() {
+	*x = Follower{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Follower) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Follower) ProtoMessage() {}
+
+func (x *Follower) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Follower.ProtoReflect.Descriptor instead.
+func (*Follower) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Follower) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Follower) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
 type LearningRate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FirstStep     uint64                 `protobuf:"varint,1,opt,name=first_step,json=firstStep,proto3" json:"first_step,omitempty"`
@@ -849,7 +1285,7 @@ type LearningRate struct {
 
 func (x *LearningRate) Reset() {
 	*x = LearningRate{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[8]
+	mi := &file_lockstep_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1297,7 @@ func (x *LearningRate) String() string {
 func (*LearningRate) ProtoMessage() {}
 
 func (x *LearningRate) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[8]
+	mi := &file_lockstep_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1310,7 @@ func (x *LearningRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearningRate.ProtoReflect.Descriptor instead.
 func (*LearningRate) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LearningRate) GetFirstStep() uint64 {
@@ -901,7 +1337,7 @@ type Pause struct {
 
 func (x *Pause) Reset() {
 	*x = Pause{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[9]
+	mi := &file_lockstep_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1349,7 @@ func (x *Pause) String() string {
 func (*Pause) ProtoMessage() {}
 
 func (x *Pause) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[9]
+	mi := &file_lockstep_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1362,7 @@ func (x *Pause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pause.ProtoReflect.Descriptor instead.
 func (*Pause) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Pause) GetReason() string {
@@ -946,7 +1382,7 @@ type SendState struct {
 
 func (x *SendState) Reset() {
 	*x = SendState{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[10]
+	mi := &file_lockstep_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1394,7 @@ func (x *SendState) String() string {
 func (*SendState) ProtoMessage() {}
 
 func (x *SendState) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[10]
+	mi := &file_lockstep_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1407,7 @@ func (x *SendState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendState.ProtoReflect.Descriptor instead.
 func (*SendState) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SendState) GetStep() uint64 {
@@ -992,7 +1428,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[11]
+	mi := &file_lockstep_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1440,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[11]
+	mi := &file_lockstep_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1453,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Stop) GetFailed() bool {
@@ -1034,6 +1470,158 @@ func (x *Stop) GetReason() string {
 	return ""
 }
 
+// Yield asks for the end of the plan's window at the next step boundary. Whoever has heard of it says so in the step's statistics,
+// so all members of the ring stop after the same step, and send its report with last set.
+type Yield struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Yield) Reset() {
+	*x = Yield{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Yield) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Yield) ProtoMessage() {}
+
+func (x *Yield) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Yield.ProtoReflect.Descriptor instead.
+func (*Yield) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Yield) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Yield) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// Verified says that all members' states after that many steps had one hash: it is the state to go back to, should one be needed.
+type Verified struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verified) Reset() {
+	*x = Verified{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verified) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verified) ProtoMessage() {}
+
+func (x *Verified) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verified.ProtoReflect.Descriptor instead.
+func (*Verified) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Verified) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+// Removed is the last word to a worker that is out of the ring, because it was taken for dead or computed wrongly. It may attach anew.
+type Removed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	ForGood       bool                   `protobuf:"varint,2,opt,name=for_good,json=forGood,proto3" json:"for_good,omitempty"` // it may not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removed) Reset() {
+	*x = Removed{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removed) ProtoMessage() {}
+
+func (x *Removed) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removed.ProtoReflect.Descriptor instead.
+func (*Removed) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Removed) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Removed) GetForGood() bool {
+	if x != nil {
+		return x.ForGood
+	}
+	return false
+}
+
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1042,7 +1630,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[12]
+	mi := &file_lockstep_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1642,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[12]
+	mi := &file_lockstep_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1655,229 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{18}
+}
+
+// StateHash follows the plan's verify_every.
+type StateHash struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	Hash          string                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateHash) Reset() {
+	*x = StateHash{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateHash) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateHash) ProtoMessage() {}
+
+func (x *StateHash) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateHash.ProtoReflect.Descriptor instead.
+func (*StateHash) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StateHash) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *StateHash) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+// Audit holds a digest of the gradient and the statistics that a worker computed for one replica of a step. The replica after step s,
+// a multiple of verify_every, is (s / verify_every) mod R; its host computes it as always, and the next member in the ring's order that hosts
+// any replica computes it too. Equal inputs give equal bits.
+type Audit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"` // the step's number, as in a plan: computed from the state after so many steps
+	Replica       uint32                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // hex SHA-256 of the values' bits
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audit) Reset() {
+	*x = Audit{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audit) ProtoMessage() {}
+
+func (x *Audit) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audit.ProtoReflect.Descriptor instead.
+func (*Audit) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Audit) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Audit) GetReplica() uint32 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Audit) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Audit) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// CaughtUp says that a follower now holds the state of its own committed steps.
+type CaughtUp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaughtUp) Reset() {
+	*x = CaughtUp{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaughtUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaughtUp) ProtoMessage() {}
+
+func (x *CaughtUp) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaughtUp.ProtoReflect.Descriptor instead.
+func (*CaughtUp) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CaughtUp) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *CaughtUp) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// Leaving asks to be left out of the plans to come. The answer is Stop, once the ring does without this worker.
+type Leaving struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leaving) Reset() {
+	*x = Leaving{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leaving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leaving) ProtoMessage() {}
+
+func (x *Leaving) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
+func (*Leaving) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Leaving) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Leave is the last word of a worker that was told to stop.
@@ -1080,7 +1890,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[13]
+	mi := &file_lockstep_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1902,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[13]
+	mi := &file_lockstep_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1915,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Leave) GetReason() string {
@@ -1129,13 +1939,19 @@ type StepReport struct {
 	ComputeNanos   int64                  `protobuf:"varint,9,opt,name=compute_nanos,json=computeNanos,proto3" json:"compute_nanos,omitempty"`
 	RingWaitNanos  int64                  `protobuf:"varint,10,opt,name=ring_wait_nanos,json=ringWaitNanos,proto3" json:"ring_wait_nanos,omitempty"` // after the last backward pass until the last bucket was there
 	StateHash      string                 `protobuf:"bytes,11,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`                // set at the end of a window only
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Last           bool                   `protobuf:"varint,12,opt,name=last,proto3" json:"last,omitempty"`                                          // the window ends here, be it early
+	Behind         bool                   `protobuf:"varint,13,opt,name=behind,proto3" json:"behind,omitempty"`                                      // of a follower: the step was received and kept, not yet applied
+	Generation     uint64                 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
+	Sequence       uint64                 `protobuf:"varint,15,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Sums over the step's samples of four hashes of each one's index, 14 bits each: which samples were used, added up by the ring.
+	Samples       []uint32 `protobuf:"varint,16,rep,packed,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StepReport) Reset() {
 	*x = StepReport{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[14]
+	mi := &file_lockstep_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1963,7 @@ func (x *StepReport) String() string {
 func (*StepReport) ProtoMessage() {}
 
 func (x *StepReport) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[14]
+	mi := &file_lockstep_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1976,7 @@ func (x *StepReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepReport.ProtoReflect.Descriptor instead.
 func (*StepReport) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StepReport) GetStep() uint64 {
@@ -1240,6 +2056,41 @@ func (x *StepReport) GetStateHash() string {
 	return ""
 }
 
+func (x *StepReport) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *StepReport) GetBehind() bool {
+	if x != nil {
+		return x.Behind
+	}
+	return false
+}
+
+func (x *StepReport) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *StepReport) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *StepReport) GetSamples() []uint32 {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
 // Measured tells what a worker found of its links, and what a step sends over them.
 type Measured struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1253,7 +2104,7 @@ type Measured struct {
 
 func (x *Measured) Reset() {
 	*x = Measured{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	mi := &file_lockstep_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +2116,7 @@ func (x *Measured) String() string {
 func (*Measured) ProtoMessage() {}
 
 func (x *Measured) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[15]
+	mi := &file_lockstep_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +2129,7 @@ func (x *Measured) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Measured.ProtoReflect.Descriptor instead.
 func (*Measured) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Measured) GetHopNanos() int64 {
@@ -1324,7 +2175,7 @@ type EvalReport struct {
 
 func (x *EvalReport) Reset() {
 	*x = EvalReport{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[16]
+	mi := &file_lockstep_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +2187,7 @@ func (x *EvalReport) String() string {
 func (*EvalReport) ProtoMessage() {}
 
 func (x *EvalReport) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[16]
+	mi := &file_lockstep_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +2200,7 @@ func (x *EvalReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvalReport.ProtoReflect.Descriptor instead.
 func (*EvalReport) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EvalReport) GetStep() uint64 {
@@ -1390,17 +2241,20 @@ func (x *EvalReport) GetLossSum() int64 {
 // Aborted says that a worker is out of any step and holds the state of that many committed steps.
 type Aborted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"` // of a follower that is behind: base and the steps that it has kept since
 	Cause         Cause                  `protobuf:"varint,2,opt,name=cause,proto3,enum=lockstep.v1.Cause" json:"cause,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Peer          string                 `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"` // the worker that the failure was seen on; may be empty
+	Peer          string                 `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`      // the worker that the failure was seen on; may be empty
+	Behind        bool                   `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"` // the state of step is not at hand
+	Generation    uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	Kept          []uint64               `protobuf:"varint,7,rep,packed,name=kept,proto3" json:"kept,omitempty"` // steps of the states that it could go back to (Plan.restore), ascending
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Aborted) Reset() {
 	*x = Aborted{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[17]
+	mi := &file_lockstep_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +2266,7 @@ func (x *Aborted) String() string {
 func (*Aborted) ProtoMessage() {}
 
 func (x *Aborted) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[17]
+	mi := &file_lockstep_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +2279,7 @@ func (x *Aborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
 func (*Aborted) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Aborted) GetStep() uint64 {
@@ -1456,6 +2310,27 @@ func (x *Aborted) GetPeer() string {
 	return ""
 }
 
+func (x *Aborted) GetBehind() bool {
+	if x != nil {
+		return x.Behind
+	}
+	return false
+}
+
+func (x *Aborted) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Aborted) GetKept() []uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 type GetStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
@@ -1465,7 +2340,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[18]
+	mi := &file_lockstep_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +2352,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[18]
+	mi := &file_lockstep_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +2365,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetStateRequest) GetWorker() string {
@@ -1514,7 +2389,7 @@ type StateChunk struct {
 
 func (x *StateChunk) Reset() {
 	*x = StateChunk{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[19]
+	mi := &file_lockstep_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +2401,7 @@ func (x *StateChunk) String() string {
 func (*StateChunk) ProtoMessage() {}
 
 func (x *StateChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[19]
+	mi := &file_lockstep_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +2414,7 @@ func (x *StateChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChunk.ProtoReflect.Descriptor instead.
 func (*StateChunk) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StateChunk) GetHeader() *StateHeader {
@@ -1583,7 +2458,7 @@ type StateHeader struct {
 
 func (x *StateHeader) Reset() {
 	*x = StateHeader{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[20]
+	mi := &file_lockstep_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +2470,7 @@ func (x *StateHeader) String() string {
 func (*StateHeader) ProtoMessage() {}
 
 func (x *StateHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[20]
+	mi := &file_lockstep_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +2483,7 @@ func (x *StateHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHeader.ProtoReflect.Descriptor instead.
 func (*StateHeader) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StateHeader) GetWorker() string {
@@ -1655,7 +2530,7 @@ type PutStateResponse struct {
 
 func (x *PutStateResponse) Reset() {
 	*x = PutStateResponse{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[21]
+	mi := &file_lockstep_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +2542,7 @@ func (x *PutStateResponse) String() string {
 func (*PutStateResponse) ProtoMessage() {}
 
 func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[21]
+	mi := &file_lockstep_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +2555,7 @@ func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateResponse.ProtoReflect.Descriptor instead.
 func (*PutStateResponse) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PutStateResponse) GetPath() string {
@@ -1698,7 +2573,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[22]
+	mi := &file_lockstep_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +2585,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[22]
+	mi := &file_lockstep_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +2598,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 type StatusResponse struct {
@@ -1735,13 +2610,15 @@ type StatusResponse struct {
 	Members         []*Member              `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
 	Loss            float64                `protobuf:"fixed64,6,opt,name=loss,proto3" json:"loss,omitempty"`
 	ImagesPerSecond float64                `protobuf:"fixed64,7,opt,name=images_per_second,json=imagesPerSecond,proto3" json:"images_per_second,omitempty"`
+	Epoch           uint64                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Phase           string                 `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[23]
+	mi := &file_lockstep_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2630,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[23]
+	mi := &file_lockstep_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2643,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatusResponse) GetRun() string {
@@ -1818,11 +2695,31 @@ func (x *StatusResponse) GetImagesPerSecond() float64 {
 	return 0
 }
 
+func (x *StatusResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
 var File_lockstep_v1_control_proto protoreflect.FileDescriptor
 
 const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x19lockstep/v1/control.proto\x12\vlockstep.v1\"\x98\x03\n" +
+	"\x19lockstep/v1/control.proto\x12\vlockstep.v1\"|\n" +
+	"\x10PeerStateRequest\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x04R\x04step\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\tR\x04hash\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x04R\x06offset\"\xe5\x04\n" +
 	"\rWorkerMessage\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.lockstep.v1.HelloH\x00R\x05hello\x12*\n" +
 	"\x05ready\x18\x02 \x01(\v2\x12.lockstep.v1.ReadyH\x00R\x05ready\x12-\n" +
@@ -1831,8 +2728,14 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\aaborted\x18\x05 \x01(\v2\x14.lockstep.v1.AbortedH\x00R\aaborted\x126\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x16.lockstep.v1.HeartbeatH\x00R\theartbeat\x12*\n" +
 	"\x05leave\x18\a \x01(\v2\x12.lockstep.v1.LeaveH\x00R\x05leave\x123\n" +
-	"\bmeasured\x18\b \x01(\v2\x15.lockstep.v1.MeasuredH\x00R\bmeasuredB\x06\n" +
-	"\x04body\"\xef\x02\n" +
+	"\bmeasured\x18\b \x01(\v2\x15.lockstep.v1.MeasuredH\x00R\bmeasured\x127\n" +
+	"\n" +
+	"state_hash\x18\t \x01(\v2\x16.lockstep.v1.StateHashH\x00R\tstateHash\x12*\n" +
+	"\x05audit\x18\n" +
+	" \x01(\v2\x12.lockstep.v1.AuditH\x00R\x05audit\x124\n" +
+	"\tcaught_up\x18\v \x01(\v2\x15.lockstep.v1.CaughtUpH\x00R\bcaughtUp\x120\n" +
+	"\aleaving\x18\f \x01(\v2\x14.lockstep.v1.LeavingH\x00R\aleavingB\x06\n" +
+	"\x04body\"\x82\x04\n" +
 	"\x12CoordinatorMessage\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.lockstep.v1.WelcomeH\x00R\awelcome\x120\n" +
 	"\arefused\x18\x02 \x01(\v2\x14.lockstep.v1.RefusedH\x00R\arefused\x12'\n" +
@@ -1841,32 +2744,56 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"send_state\x18\x05 \x01(\v2\x16.lockstep.v1.SendStateH\x00R\tsendState\x12'\n" +
 	"\x04stop\x18\x06 \x01(\v2\x11.lockstep.v1.StopH\x00R\x04stop\x126\n" +
-	"\theartbeat\x18\a \x01(\v2\x16.lockstep.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"\xb4\x01\n" +
+	"\theartbeat\x18\a \x01(\v2\x16.lockstep.v1.HeartbeatH\x00R\theartbeat\x12*\n" +
+	"\x05yield\x18\b \x01(\v2\x12.lockstep.v1.YieldH\x00R\x05yield\x123\n" +
+	"\bverified\x18\t \x01(\v2\x15.lockstep.v1.VerifiedH\x00R\bverified\x120\n" +
+	"\aremoved\x18\n" +
+	" \x01(\v2\x14.lockstep.v1.RemovedH\x00R\aremovedB\x06\n" +
+	"\x04body\"\xe7\x01\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12<\n" +
-	"\bsettings\x18\x03 \x03(\v2 .lockstep.v1.Hello.SettingsEntryR\bsettings\x1a;\n" +
+	"\bsettings\x18\x03 \x03(\v2 .lockstep.v1.Hello.SettingsEntryR\bsettings\x121\n" +
+	"\bstanding\x18\x04 \x01(\v2\x15.lockstep.v1.StandingR\bstanding\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x01\n" +
+	"\bStanding\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x18\n" +
+	"\arunning\x18\x05 \x01(\bR\arunning\x12\x12\n" +
+	"\x04step\x18\x06 \x01(\x04R\x04step\x12\x16\n" +
+	"\x06behind\x18\a \x01(\bR\x06behind\x12(\n" +
+	"\x05ready\x18\b \x01(\v2\x12.lockstep.v1.ReadyR\x05ready\"\xed\x01\n" +
 	"\aWelcome\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12>\n" +
-	"\bsettings\x18\x02 \x03(\v2\".lockstep.v1.Welcome.SettingsEntryR\bsettings\x1a;\n" +
+	"\bsettings\x18\x02 \x03(\v2\".lockstep.v1.Welcome.SettingsEntryR\bsettings\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x1d\n" +
+	"\n" +
+	"pull_state\x18\x04 \x01(\bR\tpullState\x12\x1e\n" +
+	"\n" +
+	"reattached\x18\x05 \x01(\bR\n" +
+	"reattached\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
 	"\aRefused\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xac\x01\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xd3\x01\n" +
 	"\x05Ready\x12!\n" +
 	"\fring_address\x18\x01 \x01(\tR\vringAddress\x12)\n" +
 	"\x10data_fingerprint\x18\x02 \x01(\tR\x0fdataFingerprint\x12!\n" +
 	"\fdata_summary\x18\x03 \x01(\tR\vdataSummary\x12\x1a\n" +
 	"\bnumerics\x18\x04 \x01(\tR\bnumerics\x12\x16\n" +
-	"\x06engine\x18\x05 \x01(\tR\x06engine\"C\n" +
+	"\x06engine\x18\x05 \x01(\tR\x06engine\x12%\n" +
+	"\x0egossip_address\x18\x06 \x01(\tR\rgossipAddress\"j\n" +
 	"\x06Member\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12!\n" +
-	"\fring_address\x18\x02 \x01(\tR\vringAddress\"\x85\x03\n" +
+	"\fring_address\x18\x02 \x01(\tR\vringAddress\x12%\n" +
+	"\x0egossip_address\x18\x03 \x01(\tR\rgossipAddress\"\xb6\x04\n" +
 	"\x04Plan\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1879,11 +2806,19 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"until_step\x18\x05 \x01(\x04R\tuntilStep\x12@\n" +
 	"\x0elearning_rates\x18\x06 \x03(\v2\x19.lockstep.v1.LearningRateR\rlearningRates\x12)\n" +
 	"\x10checkpoint_after\x18\a \x03(\x04R\x0fcheckpointAfter\x12\x1a\n" +
-	"\bevaluate\x18\b \x01(\bR\bevaluate\x12\x1a\n" +
 	"\bsequence\x18\t \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05group\x18\n" +
 	" \x01(\rR\x05group\x12\x18\n" +
-	"\ameasure\x18\v \x01(\bR\ameasure\"C\n" +
+	"\ameasure\x18\v \x01(\bR\ameasure\x12\x14\n" +
+	"\x05epoch\x18\f \x01(\x04R\x05epoch\x12%\n" +
+	"\x0eevaluate_after\x18\r \x03(\x04R\revaluateAfter\x12!\n" +
+	"\fverify_every\x18\x0e \x01(\x04R\vverifyEvery\x123\n" +
+	"\tfollowers\x18\x0f \x03(\v2\x15.lockstep.v1.FollowerR\tfollowers\x12\x16\n" +
+	"\x06behind\x18\x10 \x03(\rR\x06behind\x12\x18\n" +
+	"\arestore\x18\x11 \x01(\bR\arestoreJ\x04\b\b\x10\t\":\n" +
+	"\bFollower\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\rR\bposition\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\x04R\x04base\"C\n" +
 	"\fLearningRate\x12\x1d\n" +
 	"\n" +
 	"first_step\x18\x01 \x01(\x04R\tfirstStep\x12\x14\n" +
@@ -1894,10 +2829,37 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\"6\n" +
 	"\x04Stop\x12\x16\n" +
 	"\x06failed\x18\x01 \x01(\bR\x06failed\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\v\n" +
-	"\tHeartbeat\"\x1f\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"C\n" +
+	"\x05Yield\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\x1e\n" +
+	"\bVerified\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x04R\x04step\"<\n" +
+	"\aRemoved\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x19\n" +
+	"\bfor_good\x18\x02 \x01(\bR\aforGood\"\v\n" +
+	"\tHeartbeat\"3\n" +
+	"\tStateHash\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\"m\n" +
+	"\x05Audit\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\rR\areplica\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\">\n" +
+	"\bCaughtUp\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"!\n" +
+	"\aLeaving\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x1f\n" +
 	"\x05Leave\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xf1\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xf3\x03\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
@@ -1912,7 +2874,14 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x0fring_wait_nanos\x18\n" +
 	" \x01(\x03R\rringWaitNanos\x12\x1d\n" +
 	"\n" +
-	"state_hash\x18\v \x01(\tR\tstateHash\"\x8a\x01\n" +
+	"state_hash\x18\v \x01(\tR\tstateHash\x12\x12\n" +
+	"\x04last\x18\f \x01(\bR\x04last\x12\x16\n" +
+	"\x06behind\x18\r \x01(\bR\x06behind\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x0e \x01(\x04R\n" +
+	"generation\x12\x1a\n" +
+	"\bsequence\x18\x0f \x01(\x04R\bsequence\x12\x18\n" +
+	"\asamples\x18\x10 \x03(\rR\asamples\"\x8a\x01\n" +
 	"\bMeasured\x12\x1b\n" +
 	"\thop_nanos\x18\x01 \x01(\x03R\bhopNanos\x12(\n" +
 	"\x10bytes_per_second\x18\x02 \x01(\x01R\x0ebytesPerSecond\x12\x1d\n" +
@@ -1925,12 +2894,17 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x06images\x18\x02 \x01(\x04R\x06images\x12\x1a\n" +
 	"\bcorrect1\x18\x03 \x01(\x04R\bcorrect1\x12\x1a\n" +
 	"\bcorrect5\x18\x04 \x01(\x04R\bcorrect5\x12\x19\n" +
-	"\bloss_sum\x18\x05 \x01(\x03R\alossSum\"s\n" +
+	"\bloss_sum\x18\x05 \x01(\x03R\alossSum\"\xbf\x01\n" +
 	"\aAborted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12(\n" +
 	"\x05cause\x18\x02 \x01(\x0e2\x12.lockstep.v1.CauseR\x05cause\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04peer\x18\x04 \x01(\tR\x04peer\")\n" +
+	"\x04peer\x18\x04 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06behind\x18\x05 \x01(\bR\x06behind\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x06 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04kept\x18\a \x03(\x04R\x04kept\")\n" +
 	"\x0fGetStateRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\"\x82\x01\n" +
 	"\n" +
@@ -1947,7 +2921,7 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x04hash\x18\x05 \x01(\tR\x04hash\"&\n" +
 	"\x10PutStateResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\x0f\n" +
-	"\rStatusRequest\"\xe6\x01\n" +
+	"\rStatusRequest\"\x92\x02\n" +
 	"\x0eStatusResponse\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\x12\x1f\n" +
@@ -1958,7 +2932,9 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"generation\x12-\n" +
 	"\amembers\x18\x05 \x03(\v2\x13.lockstep.v1.MemberR\amembers\x12\x12\n" +
 	"\x04loss\x18\x06 \x01(\x01R\x04loss\x12*\n" +
-	"\x11images_per_second\x18\a \x01(\x01R\x0fimagesPerSecond*g\n" +
+	"\x11images_per_second\x18\a \x01(\x01R\x0fimagesPerSecond\x12\x14\n" +
+	"\x05epoch\x18\b \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05phase\x18\t \x01(\tR\x05phase*g\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCAUSE_PAUSED\x10\x01\x12\x0e\n" +
@@ -1970,7 +2946,9 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x06Attach\x12\x1a.lockstep.v1.WorkerMessage\x1a\x1f.lockstep.v1.CoordinatorMessage(\x010\x01\x12C\n" +
 	"\bGetState\x12\x1c.lockstep.v1.GetStateRequest\x1a\x17.lockstep.v1.StateChunk0\x01\x12D\n" +
 	"\bPutState\x12\x17.lockstep.v1.StateChunk\x1a\x1d.lockstep.v1.PutStateResponse(\x01\x12A\n" +
-	"\x06Status\x12\x1a.lockstep.v1.StatusRequest\x1a\x1b.lockstep.v1.StatusResponseBGZEgithub.com/lockstep-ml/lockstep/internal/proto/lockstep/v1;lockstepv1b\x06proto3"
+	"\x06Status\x12\x1a.lockstep.v1.StatusRequest\x1a\x1b.lockstep.v1.StatusResponse2L\n" +
+	"\x04Peer\x12D\n" +
+	"\bGetState\x12\x1d.lockstep.v1.PeerStateRequest\x1a\x17.lockstep.v1.StateChunk0\x01BGZEgithub.com/lockstep-ml/lockstep/internal/proto/lockstep/v1;lockstepv1b\x06proto3"
 
 var (
 	file_lockstep_v1_control_proto_rawDescOnce sync.Once
@@ -1985,72 +2963,94 @@ func file_lockstep_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_lockstep_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lockstep_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_lockstep_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_lockstep_v1_control_proto_goTypes = []any{
 	(Cause)(0),                 // 0: lockstep.v1.Cause
-	(*WorkerMessage)(nil),      // 1: lockstep.v1.WorkerMessage
-	(*CoordinatorMessage)(nil), // 2: lockstep.v1.CoordinatorMessage
-	(*Hello)(nil),              // 3: lockstep.v1.Hello
-	(*Welcome)(nil),            // 4: lockstep.v1.Welcome
-	(*Refused)(nil),            // 5: lockstep.v1.Refused
-	(*Ready)(nil),              // 6: lockstep.v1.Ready
-	(*Member)(nil),             // 7: lockstep.v1.Member
-	(*Plan)(nil),               // 8: lockstep.v1.Plan
-	(*LearningRate)(nil),       // 9: lockstep.v1.LearningRate
-	(*Pause)(nil),              // 10: lockstep.v1.Pause
-	(*SendState)(nil),          // 11: lockstep.v1.SendState
-	(*Stop)(nil),               // 12: lockstep.v1.Stop
-	(*Heartbeat)(nil),          // 13: lockstep.v1.Heartbeat
-	(*Leave)(nil),              // 14: lockstep.v1.Leave
-	(*StepReport)(nil),         // 15: lockstep.v1.StepReport
-	(*Measured)(nil),           // 16: lockstep.v1.Measured
-	(*EvalReport)(nil),         // 17: lockstep.v1.EvalReport
-	(*Aborted)(nil),            // 18: lockstep.v1.Aborted
-	(*GetStateRequest)(nil),    // 19: lockstep.v1.GetStateRequest
-	(*StateChunk)(nil),         // 20: lockstep.v1.StateChunk
-	(*StateHeader)(nil),        // 21: lockstep.v1.StateHeader
-	(*PutStateResponse)(nil),   // 22: lockstep.v1.PutStateResponse
-	(*StatusRequest)(nil),      // 23: lockstep.v1.StatusRequest
-	(*StatusResponse)(nil),     // 24: lockstep.v1.StatusResponse
-	nil,                        // 25: lockstep.v1.Hello.SettingsEntry
-	nil,                        // 26: lockstep.v1.Welcome.SettingsEntry
+	(*PeerStateRequest)(nil),   // 1: lockstep.v1.PeerStateRequest
+	(*WorkerMessage)(nil),      // 2: lockstep.v1.WorkerMessage
+	(*CoordinatorMessage)(nil), // 3: lockstep.v1.CoordinatorMessage
+	(*Hello)(nil),              // 4: lockstep.v1.Hello
+	(*Standing)(nil),           // 5: lockstep.v1.Standing
+	(*Welcome)(nil),            // 6: lockstep.v1.Welcome
+	(*Refused)(nil),            // 7: lockstep.v1.Refused
+	(*Ready)(nil),              // 8: lockstep.v1.Ready
+	(*Member)(nil),             // 9: lockstep.v1.Member
+	(*Plan)(nil),               // 10: lockstep.v1.Plan
+	(*Follower)(nil),           // 11: lockstep.v1.Follower
+	(*LearningRate)(nil),       // 12: lockstep.v1.LearningRate
+	(*Pause)(nil),              // 13: lockstep.v1.Pause
+	(*SendState)(nil),          // 14: lockstep.v1.SendState
+	(*Stop)(nil),               // 15: lockstep.v1.Stop
+	(*Yield)(nil),              // 16: lockstep.v1.Yield
+	(*Verified)(nil),           // 17: lockstep.v1.Verified
+	(*Removed)(nil),            // 18: lockstep.v1.Removed
+	(*Heartbeat)(nil),          // 19: lockstep.v1.Heartbeat
+	(*StateHash)(nil),          // 20: lockstep.v1.StateHash
+	(*Audit)(nil),              // 21: lockstep.v1.Audit
+	(*CaughtUp)(nil),           // 22: lockstep.v1.CaughtUp
+	(*Leaving)(nil),            // 23: lockstep.v1.Leaving
+	(*Leave)(nil),              // 24: lockstep.v1.Leave
+	(*StepReport)(nil),         // 25: lockstep.v1.StepReport
+	(*Measured)(nil),           // 26: lockstep.v1.Measured
+	(*EvalReport)(nil),         // 27: lockstep.v1.EvalReport
+	(*Aborted)(nil),            // 28: lockstep.v1.Aborted
+	(*GetStateRequest)(nil),    // 29: lockstep.v1.GetStateRequest
+	(*StateChunk)(nil),         // 30: lockstep.v1.StateChunk
+	(*StateHeader)(nil),        // 31: lockstep.v1.StateHeader
+	(*PutStateResponse)(nil),   // 32: lockstep.v1.PutStateResponse
+	(*StatusRequest)(nil),      // 33: lockstep.v1.StatusRequest
+	(*StatusResponse)(nil),     // 34: lockstep.v1.StatusResponse
+	nil,                        // 35: lockstep.v1.Hello.SettingsEntry
+	nil,                        // 36: lockstep.v1.Welcome.SettingsEntry
 }
 var file_lockstep_v1_control_proto_depIdxs = []int32{
-	3,  // 0: lockstep.v1.WorkerMessage.hello:type_name -> lockstep.v1.Hello
-	6,  // 1: lockstep.v1.WorkerMessage.ready:type_name -> lockstep.v1.Ready
-	15, // 2: lockstep.v1.WorkerMessage.step:type_name -> lockstep.v1.StepReport
-	17, // 3: lockstep.v1.WorkerMessage.eval:type_name -> lockstep.v1.EvalReport
-	18, // 4: lockstep.v1.WorkerMessage.aborted:type_name -> lockstep.v1.Aborted
-	13, // 5: lockstep.v1.WorkerMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
-	14, // 6: lockstep.v1.WorkerMessage.leave:type_name -> lockstep.v1.Leave
-	16, // 7: lockstep.v1.WorkerMessage.measured:type_name -> lockstep.v1.Measured
-	4,  // 8: lockstep.v1.CoordinatorMessage.welcome:type_name -> lockstep.v1.Welcome
-	5,  // 9: lockstep.v1.CoordinatorMessage.refused:type_name -> lockstep.v1.Refused
-	8,  // 10: lockstep.v1.CoordinatorMessage.plan:type_name -> lockstep.v1.Plan
-	10, // 11: lockstep.v1.CoordinatorMessage.pause:type_name -> lockstep.v1.Pause
-	11, // 12: lockstep.v1.CoordinatorMessage.send_state:type_name -> lockstep.v1.SendState
-	12, // 13: lockstep.v1.CoordinatorMessage.stop:type_name -> lockstep.v1.Stop
-	13, // 14: lockstep.v1.CoordinatorMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
-	25, // 15: lockstep.v1.Hello.settings:type_name -> lockstep.v1.Hello.SettingsEntry
-	26, // 16: lockstep.v1.Welcome.settings:type_name -> lockstep.v1.Welcome.SettingsEntry
-	7,  // 17: lockstep.v1.Plan.ring:type_name -> lockstep.v1.Member
-	9,  // 18: lockstep.v1.Plan.learning_rates:type_name -> lockstep.v1.LearningRate
-	0,  // 19: lockstep.v1.Aborted.cause:type_name -> lockstep.v1.Cause
-	21, // 20: lockstep.v1.StateChunk.header:type_name -> lockstep.v1.StateHeader
-	7,  // 21: lockstep.v1.StatusResponse.members:type_name -> lockstep.v1.Member
-	1,  // 22: lockstep.v1.Control.Attach:input_type -> lockstep.v1.WorkerMessage
-	19, // 23: lockstep.v1.Control.GetState:input_type -> lockstep.v1.GetStateRequest
-	20, // 24: lockstep.v1.Control.PutState:input_type -> lockstep.v1.StateChunk
-	23, // 25: lockstep.v1.Control.Status:input_type -> lockstep.v1.StatusRequest
-	2,  // 26: lockstep.v1.Control.Attach:output_type -> lockstep.v1.CoordinatorMessage
-	20, // 27: lockstep.v1.Control.GetState:output_type -> lockstep.v1.StateChunk
-	22, // 28: lockstep.v1.Control.PutState:output_type -> lockstep.v1.PutStateResponse
-	24, // 29: lockstep.v1.Control.Status:output_type -> lockstep.v1.StatusResponse
-	26, // [26:30] is the sub-list for method output_type
-	22, // [22:26] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	4,  // 0: lockstep.v1.WorkerMessage.hello:type_name -> lockstep.v1.Hello
+	8,  // 1: lockstep.v1.WorkerMessage.ready:type_name -> lockstep.v1.Ready
+	25, // 2: lockstep.v1.WorkerMessage.step:type_name -> lockstep.v1.StepReport
+	27, // 3: lockstep.v1.WorkerMessage.eval:type_name -> lockstep.v1.EvalReport
+	28, // 4: lockstep.v1.WorkerMessage.aborted:type_name -> lockstep.v1.Aborted
+	19, // 5: lockstep.v1.WorkerMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
+	24, // 6: lockstep.v1.WorkerMessage.leave:type_name -> lockstep.v1.Leave
+	26, // 7: lockstep.v1.WorkerMessage.measured:type_name -> lockstep.v1.Measured
+	20, // 8: lockstep.v1.WorkerMessage.state_hash:type_name -> lockstep.v1.StateHash
+	21, // 9: lockstep.v1.WorkerMessage.audit:type_name -> lockstep.v1.Audit
+	22, // 10: lockstep.v1.WorkerMessage.caught_up:type_name -> lockstep.v1.CaughtUp
+	23, // 11: lockstep.v1.WorkerMessage.leaving:type_name -> lockstep.v1.Leaving
+	6,  // 12: lockstep.v1.CoordinatorMessage.welcome:type_name -> lockstep.v1.Welcome
+	7,  // 13: lockstep.v1.CoordinatorMessage.refused:type_name -> lockstep.v1.Refused
+	10, // 14: lockstep.v1.CoordinatorMessage.plan:type_name -> lockstep.v1.Plan
+	13, // 15: lockstep.v1.CoordinatorMessage.pause:type_name -> lockstep.v1.Pause
+	14, // 16: lockstep.v1.CoordinatorMessage.send_state:type_name -> lockstep.v1.SendState
+	15, // 17: lockstep.v1.CoordinatorMessage.stop:type_name -> lockstep.v1.Stop
+	19, // 18: lockstep.v1.CoordinatorMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
+	16, // 19: lockstep.v1.CoordinatorMessage.yield:type_name -> lockstep.v1.Yield
+	17, // 20: lockstep.v1.CoordinatorMessage.verified:type_name -> lockstep.v1.Verified
+	18, // 21: lockstep.v1.CoordinatorMessage.removed:type_name -> lockstep.v1.Removed
+	35, // 22: lockstep.v1.Hello.settings:type_name -> lockstep.v1.Hello.SettingsEntry
+	5,  // 23: lockstep.v1.Hello.standing:type_name -> lockstep.v1.Standing
+	8,  // 24: lockstep.v1.Standing.ready:type_name -> lockstep.v1.Ready
+	36, // 25: lockstep.v1.Welcome.settings:type_name -> lockstep.v1.Welcome.SettingsEntry
+	9,  // 26: lockstep.v1.Plan.ring:type_name -> lockstep.v1.Member
+	12, // 27: lockstep.v1.Plan.learning_rates:type_name -> lockstep.v1.LearningRate
+	11, // 28: lockstep.v1.Plan.followers:type_name -> lockstep.v1.Follower
+	0,  // 29: lockstep.v1.Aborted.cause:type_name -> lockstep.v1.Cause
+	31, // 30: lockstep.v1.StateChunk.header:type_name -> lockstep.v1.StateHeader
+	9,  // 31: lockstep.v1.StatusResponse.members:type_name -> lockstep.v1.Member
+	2,  // 32: lockstep.v1.Control.Attach:input_type -> lockstep.v1.WorkerMessage
+	29, // 33: lockstep.v1.Control.GetState:input_type -> lockstep.v1.GetStateRequest
+	30, // 34: lockstep.v1.Control.PutState:input_type -> lockstep.v1.StateChunk
+	33, // 35: lockstep.v1.Control.Status:input_type -> lockstep.v1.StatusRequest
+	1,  // 36: lockstep.v1.Peer.GetState:input_type -> lockstep.v1.PeerStateRequest
+	3,  // 37: lockstep.v1.Control.Attach:output_type -> lockstep.v1.CoordinatorMessage
+	30, // 38: lockstep.v1.Control.GetState:output_type -> lockstep.v1.StateChunk
+	32, // 39: lockstep.v1.Control.PutState:output_type -> lockstep.v1.PutStateResponse
+	34, // 40: lockstep.v1.Control.Status:output_type -> lockstep.v1.StatusResponse
+	30, // 41: lockstep.v1.Peer.GetState:output_type -> lockstep.v1.StateChunk
+	37, // [37:42] is the sub-list for method output_type
+	32, // [32:37] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_lockstep_v1_control_proto_init() }
@@ -2058,7 +3058,7 @@ func file_lockstep_v1_control_proto_init() {
 	if File_lockstep_v1_control_proto != nil {
 		return
 	}
-	file_lockstep_v1_control_proto_msgTypes[0].OneofWrappers = []any{
+	file_lockstep_v1_control_proto_msgTypes[1].OneofWrappers = []any{
 		(*WorkerMessage_Hello)(nil),
 		(*WorkerMessage_Ready)(nil),
 		(*WorkerMessage_Step)(nil),
@@ -2067,8 +3067,12 @@ func file_lockstep_v1_control_proto_init() {
 		(*WorkerMessage_Heartbeat)(nil),
 		(*WorkerMessage_Leave)(nil),
 		(*WorkerMessage_Measured)(nil),
+		(*WorkerMessage_StateHash)(nil),
+		(*WorkerMessage_Audit)(nil),
+		(*WorkerMessage_CaughtUp)(nil),
+		(*WorkerMessage_Leaving)(nil),
 	}
-	file_lockstep_v1_control_proto_msgTypes[1].OneofWrappers = []any{
+	file_lockstep_v1_control_proto_msgTypes[2].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Refused)(nil),
 		(*CoordinatorMessage_Plan)(nil),
@@ -2076,6 +3080,9 @@ func file_lockstep_v1_control_proto_init() {
 		(*CoordinatorMessage_SendState)(nil),
 		(*CoordinatorMessage_Stop)(nil),
 		(*CoordinatorMessage_Heartbeat)(nil),
+		(*CoordinatorMessage_Yield)(nil),
+		(*CoordinatorMessage_Verified)(nil),
+		(*CoordinatorMessage_Removed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2083,9 +3090,9 @@ func file_lockstep_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lockstep_v1_control_proto_rawDesc), len(file_lockstep_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   36,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_lockstep_v1_control_proto_goTypes,
 		DependencyIndexes: file_lockstep_v1_control_proto_depIdxs,

@@ -36,7 +36,7 @@ type ControlClient interface {
 	// Attach holds a worker's place in the run for as long as the stream lives. The worker sends Hello, gets Welcome,
 	// loads data and engine, sends Ready, and then exchanges reports for plans until Stop ends the run.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkerMessage, CoordinatorMessage], error)
-	// GetState sends the state that training starts from, in checked chunks.
+	// GetState sends the state that training starts from, in checked chunks. Workers that come later get theirs from a Peer.
 	GetState(ctx context.Context, in *GetStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StateChunk], error)
 	// PutState takes a committed state from a worker, to be written as a checkpoint.
 	PutState(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[StateChunk, PutStateResponse], error)
@@ -116,7 +116,7 @@ type ControlServer interface {
 	// Attach holds a worker's place in the run for as long as the stream lives. The worker sends Hello, gets Welcome,
 	// loads data and engine, sends Ready, and then exchanges reports for plans until Stop ends the run.
 	Attach(grpc.BidiStreamingServer[WorkerMessage, CoordinatorMessage]) error
-	// GetState sends the state that training starts from, in checked chunks.
+	// GetState sends the state that training starts from, in checked chunks. Workers that come later get theirs from a Peer.
 	GetState(*GetStateRequest, grpc.ServerStreamingServer[StateChunk]) error
 	// PutState takes a committed state from a worker, to be written as a checkpoint.
 	PutState(grpc.ClientStreamingServer[StateChunk, PutStateResponse]) error
@@ -236,6 +236,119 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "PutState",
 			Handler:       _Control_PutState_Handler,
 			ClientStreams: true,
+		},
+	},
+	Metadata: "lockstep/v1/control.proto",
+}
+
+const (
+	Peer_GetState_FullMethodName = "/lockstep.v1.Peer/GetState"
+)
+
+// PeerClient is the client API for Peer service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Peer is served by every worker, at its ring address.
+type PeerClient interface {
+	// GetState sends the state after exactly so many steps, from an offset on, in checked chunks. A worker holds the states that its
+	// plan asks it to; another one is NOT_FOUND.
+	GetState(ctx context.Context, in *PeerStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StateChunk], error)
+}
+
+type peerClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewPeerClient(cc grpc.ClientConnInterface) PeerClient {
+	return &peerClient{cc}
+}
+
+func (c *peerClient) GetState(ctx context.Context, in *PeerStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StateChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_GetState_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PeerStateRequest, StateChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_GetStateClient = grpc.ServerStreamingClient[StateChunk]
+
+// PeerServer is the server API for Peer service.
+// All implementations must embed UnimplementedPeerServer
+// for forward compatibility.
+//
+// Peer is served by every worker, at its ring address.
+type PeerServer interface {
+	// GetState sends the state after exactly so many steps, from an offset on, in checked chunks. A worker holds the states that its
+	// plan asks it to; another one is NOT_FOUND.
+	GetState(*PeerStateRequest, grpc.ServerStreamingServer[StateChunk]) error
+	mustEmbedUnimplementedPeerServer()
+}
+
+// UnimplementedPeerServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedPeerServer struct{}
+
+func (UnimplementedPeerServer) GetState(*PeerStateRequest, grpc.ServerStreamingServer[StateChunk]) error {
+	return status.Error(codes.Unimplemented, "method GetState not implemented")
+}
+func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
+func (UnimplementedPeerServer) testEmbeddedByValue()              {}
+
+// UnsafePeerServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to PeerServer will
+// result in compilation errors.
+type UnsafePeerServer interface {
+	mustEmbedUnimplementedPeerServer()
+}
+
+func RegisterPeerServer(s grpc.ServiceRegistrar, srv PeerServer) {
+	// If the following call panics, it indicates UnimplementedPeerServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Peer_ServiceDesc, srv)
+}
+
+func _Peer_GetState_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PeerStateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).GetState(m, &grpc.GenericServerStream[PeerStateRequest, StateChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_GetStateServer = grpc.ServerStreamingServer[StateChunk]
+
+// Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Peer_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "lockstep.v1.Peer",
+	HandlerType: (*PeerServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "GetState",
+			Handler:       _Peer_GetState_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "lockstep/v1/control.proto",
