@@ -79,35 +79,59 @@ func (r *readiness) whole() bool {
 	return true
 }
 
-// statistics lays batch-normalisation statistics and metrics out as one more bucket: means, variances and metrics
+// statistics lays batch-normalisation statistics, metrics and notes out as one more bucket: means, variances, metrics and notes
 // each begin on a block of their own, since a block's values share one exponent.
 type statistics struct {
-	norms            int
-	varAt, metricsAt int
-	size             int
+	norms                     int
+	varAt, metricsAt, notesAt int
+	size                      int
 }
 
-const metricValues = 4 // loss sum, correct1, correct5, images
+const (
+	metricValues = 4 // loss sum, correct1, correct5, images
+	sampleSums   = 4 // of hashes of the samples' indices
+	noteValues   = 1 + sampleSums
+)
+
+// notes ride along with the statistics; they are whole numbers and change no trained bit.
+type notes struct {
+	yield   bool // somebody has heard that the window ends here
+	samples [sampleSums]uint32
+}
 
 func newStatistics(norms int) statistics {
 	up := func(n int) int { return (n + grain - 1) / grain * grain }
 	s := statistics{norms: norms, varAt: up(norms)}
 	s.metricsAt = s.varAt + up(norms)
-	s.size = s.metricsAt + metricValues
+	s.notesAt = s.metricsAt + up(metricValues)
+	s.size = s.notesAt + noteValues
 	return s
 }
 
-func (s statistics) pack(dst []float32, g *core.Gradients[float32], m core.Metrics) {
+func (s statistics) pack(dst []float32, g *core.Gradients[float32], m core.Metrics, n notes) {
 	copy(dst, g.Mean)
 	copy(dst[s.varAt:], g.Var)
 	copy(dst[s.metricsAt:], []float32{float32(m.LossSum), float32(m.Correct1), float32(m.Correct5), float32(m.Images)})
+	dst[s.notesAt] = 0
+	if n.yield {
+		dst[s.notesAt] = 1
+	}
+	for i, v := range n.samples {
+		dst[s.notesAt+1+i] = float32(v)
+	}
 }
 
-// unpack takes the mean over replicas apart; metrics come back as sums over the global batch.
-func (s statistics) unpack(src []float32, g *core.Gradients[float32], replicas int) core.Metrics {
+// unpack takes the mean over replicas apart; metrics and notes come back as sums over the global batch.
+func (s statistics) unpack(src []float32, g *core.Gradients[float32], replicas int) (core.Metrics, notes) {
 	copy(g.Mean, src[:s.norms])
 	copy(g.Var, src[s.varAt:s.varAt+s.norms])
-	total := func(i int) float64 { return float64(src[s.metricsAt+i]) * float64(replicas) }
+	total := func(i int) float64 { return float64(src[i]) * float64(replicas) }
 	whole := func(i int) int { return int(total(i) + 0.5) }
-	return core.Metrics{LossSum: total(0), Correct1: whole(1), Correct5: whole(2), Images: whole(3)}
+	at := s.metricsAt
+	m := core.Metrics{LossSum: total(at), Correct1: whole(at + 1), Correct5: whole(at + 2), Images: whole(at + 3)}
+	n := notes{yield: whole(s.notesAt) > 0}
+	for i := range n.samples {
+		n.samples[i] = uint32(whole(s.notesAt + 1 + i))
+	}
+	return m, n
 }

@@ -77,18 +77,21 @@ func TestStatisticsRoundTrip(t *testing.T) {
 		g.Mean[i], g.Var[i] = float32(i), float32(-i)
 	}
 	buf := make([]float32, s.size)
-	s.pack(buf, g, core.Metrics{Images: 32, LossSum: 12.5, Correct1: 7, Correct5: 21})
+	s.pack(buf, g, core.Metrics{Images: 32, LossSum: 12.5, Correct1: 7, Correct5: 21}, notes{yield: true, samples: [4]uint32{1, 1 << 18, 3, 4}})
 	back := &core.Gradients[float32]{Mean: make([]float32, norms), Var: make([]float32, norms)}
-	m := s.unpack(buf, back, 8) // as if the other seven replicas had the same
+	m, n := s.unpack(buf, back, 8) // as if the other seven replicas had the same
 	if want := (core.Metrics{Images: 256, LossSum: 100, Correct1: 56, Correct5: 168}); m != want {
 		t.Errorf("metrics %+v, want %+v", m, want)
+	}
+	if want := (notes{yield: true, samples: [4]uint32{8, 1 << 21, 24, 32}}); n != want {
+		t.Errorf("notes %+v, want %+v", n, want)
 	}
 	for i := range norms {
 		if back.Mean[i] != g.Mean[i] || back.Var[i] != g.Var[i] {
 			t.Fatalf("channel %d came back as %v, %v", i, back.Mean[i], back.Var[i])
 		}
 	}
-	if s.varAt%grain != 0 || s.metricsAt%grain != 0 {
-		t.Errorf("sections begin at %d and %d, not on blocks", s.varAt, s.metricsAt)
+	if s.varAt%grain != 0 || s.metricsAt%grain != 0 || s.notesAt%grain != 0 {
+		t.Errorf("sections begin at %d, %d and %d, not on blocks", s.varAt, s.metricsAt, s.notesAt)
 	}
 }

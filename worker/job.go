@@ -3,9 +3,11 @@ package worker
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/core"
+	pb "github.com/lockstep-ml/lockstep/internal/proto/lockstep/v1"
 )
 
 // Job is what a worker works on, built from a run's settings.
@@ -20,9 +22,13 @@ type Job struct {
 	ReplicaBatch int      // images of one replica
 	SGD          core.SGD // LR is the plan's business
 
-	Fingerprint string // of the data, compared across the cluster
-	Summary     string // of the data, for people
-	RingAddress string // where the left neighbour dials
+	States *StateServer // registered with the server at RingAddress; nil for a worker that will never have company
+	Peers  Peers        // the other workers' States; nil likewise
+
+	Fingerprint   string // of the data, compared across the cluster
+	Summary       string // of the data, for people
+	RingAddress   string // where the left neighbour dials
+	GossipAddress string // where a coordinator that was started again finds this worker
 
 	// Close frees all of the above, engine and data included.
 	Close func() error
@@ -49,11 +55,26 @@ type Data interface {
 	Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) error
 }
 
+// Peers reaches the state servers of other workers.
+type Peers interface {
+	// Dial connects to the worker with that ring address. The connection is the caller's to close.
+	Dial(ctx context.Context, address string) (pb.PeerClient, io.Closer, error)
+}
+
 // Batches are the hosted replicas' batches of one step.
 type Batches struct {
 	Replica []core.Batch  // one for each replica asked for, in that order
+	Samples [][4]uint32   // one for each replica: sums of four 14-bit hashes of each sample's index; nil for none
 	Waited  time.Duration // how long Next blocked
 	Release func()        // gives the memory back; not nil
+}
+
+// samples are the sums for batch number i.
+func (b Batches) samples(i int) [sampleSums]uint32 {
+	if i >= len(b.Samples) {
+		return [sampleSums]uint32{}
+	}
+	return b.Samples[i]
 }
 
 // Rings makes the ring of a generation.

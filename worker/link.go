@@ -11,8 +11,8 @@ import (
 	pb "github.com/lockstep-ml/lockstep/internal/proto/lockstep/v1"
 )
 
-// link is the attachment to the coordinator. run owns the stream: one goroutine receives, one sends, and heartbeats fill
-// silences. When the stream breaks, in is closed and failure says why.
+// link is one connection to the coordinator. run owns the stream: one goroutine receives, one sends, and heartbeats fill
+// silences. When the stream breaks, in is closed and failure says why; what was to be said stays in the outbox.
 type link struct {
 	stream  pb.Control_AttachClient
 	cancel  context.CancelFunc // ends the stream
@@ -20,21 +20,21 @@ type link struct {
 	silence time.Duration
 
 	in   chan *pb.CoordinatorMessage // all but heartbeats; closed when the stream is over
-	out  chan *pb.WorkerMessage      // nil ends the sending side
-	dead chan struct{}               // closed when the stream is over
+	out  *outbox
+	end  chan struct{} // closed to end the sending side once the outbox is empty
+	dead chan struct{} // closed when the stream is over
 
 	mu  sync.Mutex
 	err error
 }
 
-// linkDepth is how many messages may wait on each side. A window sends a report a step and the coordinator
-// answers once a window, so a few are plenty; a full queue makes the sender wait.
+// linkDepth is how many messages may wait to be handled. The coordinator speaks a few times in a window.
 const linkDepth = 16
 
-func newLink(s pb.Control_AttachClient, cancel context.CancelFunc, beat, silence time.Duration) *link {
+func newLink(s pb.Control_AttachClient, cancel context.CancelFunc, out *outbox, beat, silence time.Duration) *link {
 	return &link{
-		stream: s, cancel: cancel, beat: beat, silence: silence,
-		in: make(chan *pb.CoordinatorMessage, linkDepth), out: make(chan *pb.WorkerMessage, linkDepth), dead: make(chan struct{}),
+		stream: s, cancel: cancel, beat: beat, silence: silence, out: out,
+		in: make(chan *pb.CoordinatorMessage, linkDepth), end: make(chan struct{}), dead: make(chan struct{}),
 	}
 }
 
@@ -73,25 +73,33 @@ func (l *link) run(ctx context.Context) {
 func (l *link) sendLoop(ctx context.Context) {
 	tick := time.NewTicker(l.beat)
 	defer tick.Stop()
-	for {
-		var msg *pb.WorkerMessage
+	for ending := false; ; {
+		beat := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.dead:
 			return
-		case msg = <-l.out:
+		case <-l.out.ready:
 		case <-tick.C:
+			beat = true
+		case <-l.end:
+			ending = true
+		}
+		msg := l.out.take()
+		if msg == nil && beat {
 			msg = &pb.WorkerMessage{Body: &pb.WorkerMessage_Heartbeat{Heartbeat: &pb.Heartbeat{}}}
 		}
-		if msg == nil {
+		if msg != nil {
+			if err := l.stream.Send(msg); err != nil && !errors.Is(err, io.EOF) { // EOF: the reason comes with Recv
+				l.fail(err)
+			}
+		}
+		if ending && l.out.empty() {
 			if err := l.stream.CloseSend(); err != nil {
 				l.fail(err)
 			}
 			return
-		}
-		if err := l.stream.Send(msg); err != nil && !errors.Is(err, io.EOF) { // EOF: the reason comes with Recv
-			l.fail(err)
 		}
 	}
 }
@@ -131,28 +139,12 @@ func (l *link) failure() error {
 	return fmt.Errorf("%w: %w", ErrCoordinatorLost, l.err)
 }
 
-// send queues a message; it blocks while the queue is full and fails when the stream is over.
-func (l *link) send(m *pb.WorkerMessage) error {
-	select {
-	case l.out <- m:
-		return nil
-	case <-l.dead:
-		return l.failure()
-	}
-}
-
 // hangUp sends what is queued, and waits until the coordinator has heard it and ends the stream, a second at most: a stream that is
 // cancelled drops what was not on its way yet.
 func (l *link) hangUp() {
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()
-	select {
-	case l.out <- nil:
-	case <-l.dead:
-		return
-	case <-timer.C:
-		return
-	}
+	close(l.end)
 	select {
 	case <-l.dead:
 	case <-timer.C:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +15,9 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/reference"
@@ -25,17 +28,21 @@ import (
 // script is a coordinator that does what a test says, over a real connection.
 type script struct {
 	pb.UnimplementedControlServer
-	initial *snapshot.Snapshot
-	attach  func(stream pb.Control_AttachServer) error
-	states  chan uint64 // steps of the states that arrived whole
+	initial  *snapshot.Snapshot
+	attach   func(stream pb.Control_AttachServer) error
+	attached atomic.Bool // once is enough for a script
+	states   chan uint64 // steps of the states that arrived whole
 }
 
 func (s *script) Attach(stream pb.Control_AttachServer) error {
+	if s.attached.Swap(true) {
+		return status.Error(codes.Unavailable, "gone")
+	}
 	hello, err := stream.Recv()
 	if err != nil || hello.GetHello() == nil {
 		return errors.Join(err, errors.New("no hello"))
 	}
-	if err := stream.Send(&pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Welcome{Welcome: &pb.Welcome{Run: "run"}}}); err != nil {
+	if err := stream.Send(&pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Welcome{Welcome: &pb.Welcome{Run: "run", PullState: true}}}); err != nil {
 		return err
 	}
 	return s.attach(stream)
@@ -145,6 +152,17 @@ type aloneNonFinite struct{ replica, index int }
 func (aloneNonFinite) Error() string                 { return "not finite" }
 func (e aloneNonFinite) NonFinite() (int, int, bool) { return e.replica, e.index, true }
 
+// dialer reaches a coordinator at one address.
+func dialer(addr string) func(context.Context) (pb.ControlClient, io.Closer, error) {
+	return func(context.Context) (pb.ControlClient, io.Closer, error) {
+		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, nil, err
+		}
+		return pb.NewControlClient(conn), conn, nil
+	}
+}
+
 // follow runs a worker under a script and gives what Run returned. Nothing may be left behind.
 func follow(t *testing.T, ctx context.Context, data Data, change func(*Config), attach func(*script, pb.Control_AttachServer) error) error {
 	t.Helper()
@@ -172,12 +190,8 @@ func follow(t *testing.T, ctx context.Context, data Data, change func(*Config), 
 	pb.RegisterControlServer(server, s)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
 	cfg := DefaultConfig()
-	cfg.Name, cfg.Version, cfg.Control = "w", "v", pb.NewControlClient(conn)
+	cfg.Name, cfg.Version, cfg.Dial = "w", "v", dialer(l.Addr().String())
 	cfg.Build = func(context.Context, string, map[string]string) (*Job, error) {
 		e, err := reference.New[float32](network, core.CompileConfig{Batch: testBatch, Resolution: testSide, Threads: 1})
 		if err != nil {
@@ -194,7 +208,7 @@ func follow(t *testing.T, ctx context.Context, data Data, change func(*Config), 
 		t.Fatal(err)
 	}
 	runErr := w.Run(ctx)
-	if err := errors.Join(<-scripted, conn.Close()); err != nil {
+	if err := <-scripted; err != nil {
 		t.Errorf("the script failed: %v", err)
 	}
 	server.Stop()
@@ -323,21 +337,61 @@ func TestNonFiniteReported(t *testing.T) {
 
 // A coordinator that neither speaks nor hangs up is given up.
 func TestSilentCoordinator(t *testing.T) {
-	impatient := func(c *Config) { c.HeartbeatEvery, c.SilenceTimeout = 20*time.Millisecond, 200*time.Millisecond }
+	impatient := func(c *Config) {
+		c.HeartbeatEvery, c.SilenceTimeout, c.CoordinatorPatience = 20*time.Millisecond, 200*time.Millisecond, 300*time.Millisecond
+	}
 	err := follow(t, t.Context(), testData{poisonReplica: -1}, impatient, func(_ *script, stream pb.Control_AttachServer) error {
 		<-stream.Context().Done()
 		return nil
 	})
-	if !errors.Is(err, ErrCoordinatorLost) || !strings.Contains(err.Error(), "silent for 200ms") {
-		t.Errorf("Run: %v, want %v, silent", err, ErrCoordinatorLost)
+	if !errors.Is(err, ErrCoordinatorLost) || !strings.Contains(err.Error(), "no coordinator for 300ms") {
+		t.Errorf("Run: %v, want %v", err, ErrCoordinatorLost)
 	}
 }
 
-// A worker that is told to stop says goodbye.
-func TestLeave(t *testing.T) {
+// A worker that is told to stop asks to be left out, works on until the ring does without it, and ends in order.
+func TestLeaveInOrder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	err := follow(t, ctx, testData{poisonReplica: -1}, nil, func(_ *script, stream pb.Control_AttachServer) error {
+		if err := stream.Send(planOf(1, 0, 1<<40, false)); err != nil {
+			return err
+		}
+		if _, err := report(stream); err != nil {
+			return err
+		}
+		cancel()
+		for asked := false; ; {
+			m, err := report(stream)
+			if err != nil {
+				return err
+			}
+			if m.GetLeaving() != nil {
+				asked = true
+				yield := &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Yield{Yield: &pb.Yield{Generation: 1, Sequence: 1}}}
+				if err := stream.Send(yield); err != nil {
+					return err
+				}
+			}
+			if m.GetStep().GetLast() {
+				if !asked || len(m.GetStep().StateHash) != 64 {
+					return errors.New("the window ended unasked, or without a hash: " + m.String())
+				}
+				return stream.Send(stopMessage(false, "left"))
+			}
+		}
+	})
+	if err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+// A worker that is not let go says goodbye when its patience ends.
+func TestLeaveAlone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	hasty := func(c *Config) { c.LeaveTimeout = 50 * time.Millisecond }
+	err := follow(t, ctx, testData{poisonReplica: -1}, hasty, func(_ *script, stream pb.Control_AttachServer) error {
 		if err := stream.Send(planOf(1, 0, 1<<40, false)); err != nil {
 			return err
 		}

@@ -26,6 +26,18 @@ type trainer struct {
 	stats   [][]float32                // likewise, the statistics bucket's contributions
 	reduced *core.Gradients[float32]
 	total   []float32 // the statistics bucket, reduced
+
+	audited *core.Gradients[float32] // of a replica that another worker hosts; nil before the first
+	spoil   *Faults
+}
+
+// task is what a step asks of one worker.
+type task struct {
+	step     uint64
+	replicas []int // hosted, ascending
+	lr       float64
+	audit    int         // replica whose values are to be digested, -1 for none; computed here even if another worker hosts it
+	yield    func() bool // whether the end of the window has been asked for; nil for no
 }
 
 // stepResult is a committed step's figures.
@@ -34,6 +46,8 @@ type stepResult struct {
 	start, end        time.Time
 	dataWait, compute time.Duration
 	ringWait          time.Duration // from the end of the last backward pass until every bucket was there
+	notes             notes
+	digest            string // of the audited replica
 }
 
 func newTrainer(j *Job, tracer trace.Tracer) *trainer {
@@ -53,43 +67,54 @@ func (t *trainer) host(n int) {
 	}
 }
 
-// step does step number step of a generation with the given learning rate and commits it: when it returns nil the engine
-// holds the state after the step, else the state before it.
-func (t *trainer) step(ctx context.Context, ring Ring, step uint64, replicas []int, lr float64) (stepResult, error) {
+// step does a step up to its update: when it returns nil, reduced holds the whole gradient and the statistics. The engine's state is untouched.
+func (t *trainer) step(ctx context.Context, ring Ring, job task) (stepResult, error) {
 	res := stepResult{start: time.Now()}
-	t.host(len(replicas))
+	t.host(len(job.replicas))
+	order := job.order()
 	_, wait := t.tracer.Start(ctx, "data wait")
-	batches, err := t.job.Data.Next(ctx, step, replicas)
+	batches, err := t.job.Data.Next(ctx, job.step, order)
 	wait.End()
 	if err != nil {
-		return res, fmt.Errorf("step %d: data: %w", step, err)
+		return res, fmt.Errorf("step %d: data: %w", job.step, err)
 	}
 	defer batches.Release()
 	res.dataWait = batches.Waited
 
 	// The group's context ends as soon as one bucket fails, so that the others do not wait for their deadlines.
 	group, gctx := errgroup.WithContext(ctx)
-	trainErr := t.compute(gctx, group, ring, step, replicas, batches.Replica)
+	digest, trainErr := t.compute(gctx, group, ring, job, batches)
 	computed := time.Now()
-	res.compute = computed.Sub(res.start) - res.dataWait
+	res.digest, res.compute = digest, computed.Sub(res.start)-res.dataWait
 	_, tail := t.tracer.Start(ctx, "ring wait")
 	ringErr := group.Wait()
 	tail.End()
 	res.ringWait = time.Since(computed)
-	if err := t.verdict(step, replicas, trainErr, ringErr); err != nil {
+	if err := t.verdict(job.step, job.replicas, trainErr, ringErr); err != nil {
 		return res, err
 	}
-	res.metrics = t.layout.unpack(t.total, t.reduced, t.job.Replicas)
-	_, update := t.tracer.Start(ctx, "update")
+	res.metrics, res.notes = t.layout.unpack(t.total, t.reduced, t.job.Replicas)
+	return res, nil
+}
+
+// order lists the replicas to compute: one that is only audited comes first, so that buckets become ready during the last hosted one.
+func (j task) order() []int {
+	if j.audit < 0 || slices.Contains(j.replicas, j.audit) {
+		return j.replicas
+	}
+	return append([]int{j.audit}, j.replicas...)
+}
+
+// update commits a step: it is the only place where the engine's state changes while training.
+func (t *trainer) update(ctx context.Context, g *core.Gradients[float32], step uint64, lr float64) error {
+	_, sp := t.tracer.Start(ctx, "update")
+	defer sp.End()
 	h := t.job.SGD
 	h.LR = lr
-	err = t.job.Engine.Update(t.reduced, h)
-	update.End()
-	if err != nil {
-		return res, fmt.Errorf("step %d: update: %w", step, err)
+	if err := t.job.Engine.Update(g, h); err != nil {
+		return fmt.Errorf("step %d: update: %w", step, err)
 	}
-	res.end = time.Now()
-	return res, nil
+	return nil
 }
 
 // verdict says what kept a step from being committed, nil if nothing did.
@@ -109,34 +134,58 @@ func (t *trainer) verdict(step uint64, replicas []int, trainErr, ringErr error) 
 	return nil
 }
 
-// compute runs the hosted replicas one after another and sets each bucket going once the last of them has it. An error
-// cancels the reductions already started.
-func (t *trainer) compute(ctx context.Context, group *errgroup.Group, ring Ring, step uint64, replicas []int, batches []core.Batch) error {
+// compute runs the replicas one after another and sets each bucket going once the last hosted one has it. An error cancels the
+// reductions already started. It gives the digest of the audited replica.
+func (t *trainer) compute(ctx context.Context, group *errgroup.Group, ring Ring, job task, batches Batches) (digest string, err error) {
 	t.ready.reset()
-	start := func(b int) { t.reduce(ctx, group, ring, step, b, replicas) }
-	if len(replicas) == 0 { // only relays
+	start := func(b int) { t.reduce(ctx, group, ring, job.step, b, job.replicas) }
+	if len(job.replicas) == 0 { // only relays
 		t.ready.done(0, t.job.Network.ParamLen(), start)
 	}
-	for i, batch := range batches {
+	order := job.order()
+	extra := len(order) - len(job.replicas)
+	for i, replica := range order {
 		if err := ctx.Err(); err != nil {
-			return fail(group, err)
+			return "", fail(group, err)
 		}
-		last := i == len(batches)-1
-		m, err := t.train(ctx, batch, t.grads[i], replicas[i], func(lo, hi int) {
+		last := i == len(order)-1 && len(job.replicas) > 0
+		g := t.into(i - extra)
+		m, err := t.train(ctx, batches.Replica[i], g, replica, func(lo, hi int) {
 			if last {
+				t.spoil.gradient(job.step, replica, g.Values[lo:hi], lo)
 				t.ready.done(lo, hi, start)
 			}
 		})
 		if err != nil {
-			return fail(group, fmt.Errorf("replica %d: %w", replicas[i], err))
+			return "", fail(group, fmt.Errorf("replica %d: %w", replica, err))
 		}
-		t.layout.pack(t.stats[i], t.grads[i], m)
+		if !last {
+			t.spoil.gradient(job.step, replica, g.Values, 0)
+		}
+		if replica == job.audit {
+			digest = digestOf(g)
+		}
+		if i >= extra {
+			n := notes{yield: job.yield != nil && job.yield(), samples: batches.samples(i)}
+			t.layout.pack(t.stats[i-extra], g, m, n)
+		}
 	}
 	if !t.ready.whole() {
 		panic("worker: the engine returned from Train without announcing every gradient")
 	}
-	group.Go(func() error { return t.reduceStatistics(ctx, ring, step, replicas) })
-	return nil
+	group.Go(func() error { return t.reduceStatistics(ctx, ring, job.step, job.replicas) })
+	return digest, nil
+}
+
+// into gives the memory for hosted replica number i, or, below 0, for one that is only audited.
+func (t *trainer) into(i int) *core.Gradients[float32] {
+	if i >= 0 {
+		return t.grads[i]
+	}
+	if t.audited == nil {
+		t.audited = t.job.Engine.NewGradients()
+	}
+	return t.audited
 }
 
 // fail makes the group's other members give up.

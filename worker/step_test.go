@@ -136,6 +136,15 @@ func newMember(t *testing.T, data Data) *member {
 	return &member{trainer: newTrainer(job, noop.NewTracerProvider().Tracer(""))}
 }
 
+// step does a step and commits it.
+func (m *member) step(ctx context.Context, ring Ring, step uint64, replicas []int, lr float64) (stepResult, error) {
+	res, err := m.trainer.step(ctx, ring, task{step: step, replicas: replicas, lr: lr, audit: -1})
+	if err != nil {
+		return res, err
+	}
+	return res, m.update(ctx, m.reduced, step, lr)
+}
+
 func (m *member) hash(t *testing.T, step uint64) string {
 	t.Helper()
 	s := newSnapshot(m.job.Network)

@@ -16,7 +16,11 @@ import (
 
 // newSnapshot allocates a snapshot that fits a network.
 func newSnapshot(n *core.Network) *snapshot.Snapshot {
-	return snapshot.New(snapshot.Lengths{Params: n.ParamLen(), Momentum: n.ParamLen(), Mean: n.NormLen(), Var: n.NormLen()})
+	return snapshot.New(lengthsOf(n))
+}
+
+func lengthsOf(n *core.Network) snapshot.Lengths {
+	return snapshot.Lengths{Params: n.ParamLen(), Momentum: n.ParamLen(), Mean: n.NormLen(), Var: n.NormLen()}
 }
 
 // stateOf views a snapshot as an engine's state.
@@ -41,7 +45,7 @@ func (w *Worker) snapshot() (*snapshot.Snapshot, error) {
 func (w *Worker) pullState(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.TransferTimeout)
 	defer cancel()
-	stream, err := w.cfg.Control.GetState(ctx, &pb.GetStateRequest{Worker: w.cfg.Name})
+	stream, err := w.control.GetState(ctx, &pb.GetStateRequest{Worker: w.cfg.Name})
 	if err != nil {
 		return fmt.Errorf("asking for the state: %w", err)
 	}
@@ -52,11 +56,7 @@ func (w *Worker) pullState(ctx context.Context) error {
 	if first.Header == nil {
 		return errors.New("receiving the state: the first chunk has no header")
 	}
-	p, n := int(first.Header.Params), int(first.Header.Norms)
-	h := snapshot.Header{
-		Step: first.Header.Step, Hash: first.Header.Hash,
-		Lengths: snapshot.Lengths{Params: p, Momentum: p, Mean: n, Var: n},
-	}
+	h := headerOf(first.Header)
 	if err := stateFits(h, w.job.Network); err != nil {
 		return err
 	}
@@ -80,16 +80,14 @@ func (w *Worker) pullState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.job.Engine.SetState(stateOf(s)); err != nil {
-		return err
-	}
-	w.committed.Store(s.Step)
-	return nil
+	w.behind.Store(false)
+	w.kept.clear()
+	return w.adopt(s)
 }
 
 func stateFits(h snapshot.Header, n *core.Network) error {
 	if h.Lengths.Params != n.ParamLen() || h.Lengths.Mean != n.NormLen() {
-		return fmt.Errorf("the coordinator's state has %d parameters and %d normalised channels, %s has %d and %d: the settings differ",
+		return fmt.Errorf("the state has %d parameters and %d normalised channels, %s has %d and %d: the settings differ",
 			h.Lengths.Params, h.Lengths.Mean, n.Name, n.ParamLen(), n.NormLen())
 	}
 	return nil
@@ -105,19 +103,20 @@ func (w *Worker) checkpoint(ctx context.Context, step uint64) error {
 	}
 	// Detached from the window: a pause must not spoil a checkpoint of a committed step. The timeout bounds it.
 	cctx = context.WithoutCancel(cctx)
+	control := w.client()
 	w.uploads.Go(func() {
 		defer sp.End()
-		w.upload(cctx, s, step)
+		w.upload(cctx, control, s, step)
 	})
 	return nil
 }
 
 // upload sends a snapshot. A checkpoint that cannot be written must not end training; the coordinator, whose disk it is, warns of it.
-func (w *Worker) upload(ctx context.Context, s *snapshot.Snapshot, step uint64) {
+func (w *Worker) upload(ctx context.Context, control pb.ControlClient, s *snapshot.Snapshot, step uint64) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.TransferTimeout)
 	defer cancel()
 	begun := time.Now()
-	path, err := w.pushState(ctx, s)
+	path, err := w.pushState(ctx, control, s)
 	if err != nil {
 		trace.SpanFromContext(ctx).RecordError(err)
 		w.log.Info("the state was not stored", "step", step, "err", err)
@@ -126,10 +125,10 @@ func (w *Worker) upload(ctx context.Context, s *snapshot.Snapshot, step uint64) 
 	w.log.Debug("checkpoint stored", "step", step, "path", path, "took", time.Since(begun))
 }
 
-func (w *Worker) pushState(ctx context.Context, s *snapshot.Snapshot) (string, error) {
+func (w *Worker) pushState(ctx context.Context, control pb.ControlClient, s *snapshot.Snapshot) (string, error) {
 	r := snapshot.NewReader(s)
 	h := r.Header()
-	stream, err := w.cfg.Control.PutState(ctx)
+	stream, err := control.PutState(ctx)
 	if err != nil {
 		return "", fmt.Errorf("offering the state: %w", err)
 	}

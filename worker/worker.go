@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -24,8 +25,8 @@ type Config struct {
 	Version string
 	// Settings given by hand, flag name to value, to be compared with the run's.
 	Settings map[string]string
-	// Control is the coordinator.
-	Control pb.ControlClient
+	// Dial connects to the coordinator, wherever it is at that moment. The connection is the worker's to close.
+	Dial func(ctx context.Context) (pb.ControlClient, io.Closer, error)
 	// Build makes the job from the run's settings. It may take long: heartbeats go on meanwhile.
 	Build func(ctx context.Context, run string, settings map[string]string) (*Job, error)
 
@@ -41,6 +42,17 @@ type Config struct {
 	// SilenceTimeout is how long the coordinator may be silent. Longer than its own heartbeat (1 s) by enough
 	// to ride out a machine's hiccup, shorter than an operator's patience.
 	SilenceTimeout time.Duration
+	// CoordinatorPatience is how long a worker does without a coordinator, holding its state, before it gives up: as long as an
+	// operator may need to notice and to start another one.
+	CoordinatorPatience time.Duration
+	// LeaveTimeout bounds the wait for the coordinator to let a worker go that was told to stop.
+	LeaveTimeout time.Duration
+	// Abandon, once closed, ends a worker at once that is leaving in order; nil never does.
+	Abandon <-chan struct{}
+	// ChunkTimeout bounds the wait for the next chunk of a state from another worker.
+	ChunkTimeout time.Duration
+	// Faults is for tests; nil in every real run.
+	Faults *Faults
 	// JoinTimeout bounds the connecting of a generation's ring: every member is told at once, so seconds are plenty.
 	JoinTimeout time.Duration
 	// TransferTimeout bounds moving one whole state: the largest network's is 0.5 GB, and a slow link moves 10 MB/s.
@@ -51,7 +63,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		HeartbeatEvery: time.Second, SilenceTimeout: 10 * time.Second,
-		JoinTimeout: 8 * time.Second, TransferTimeout: time.Minute,
+		JoinTimeout: 8 * time.Second, TransferTimeout: time.Minute, ChunkTimeout: 3 * time.Second,
+		CoordinatorPatience: 15 * time.Minute, LeaveTimeout: 30 * time.Second,
 	}
 }
 
@@ -61,10 +74,11 @@ func (c *Config) Validate() error {
 	if c.Name == "" || c.Version == "" {
 		errs = append(errs, errors.New("worker: a name and a version are needed"))
 	}
-	if c.Control == nil || c.Build == nil {
+	if c.Dial == nil || c.Build == nil {
 		errs = append(errs, errors.New("worker: a coordinator and a way to build the job are needed"))
 	}
-	if c.HeartbeatEvery <= 0 || c.SilenceTimeout <= c.HeartbeatEvery || c.JoinTimeout <= 0 || c.TransferTimeout <= 0 {
+	if c.HeartbeatEvery <= 0 || c.SilenceTimeout <= c.HeartbeatEvery || c.JoinTimeout <= 0 || c.TransferTimeout <= 0 ||
+		c.CoordinatorPatience <= 0 || c.LeaveTimeout <= 0 || c.ChunkTimeout <= 0 {
 		errs = append(errs, errors.New("worker: times must be positive, and the silence timeout longer than a heartbeat"))
 	}
 	return errors.Join(errs...)
@@ -76,16 +90,31 @@ type Worker struct {
 	cfg Config
 	log *slog.Logger
 
-	run       string
-	link      *link
-	job       *Job
-	trainer   *trainer
-	committed atomic.Uint64 // steps
+	run     string
+	epoch   uint64 // newest coordinator's
+	link    *link
+	out     *outbox
+	control pb.ControlClient // of the newest connection; guarded by mu, for uploads look at it too
+	mu      sync.Mutex
+
+	job     *Job
+	trainer *trainer
+	plan    *pb.Plan   // newest; nil before the first and for a newcomer
+	running *windowRun // nil between windows
+	leaving bool       // has asked to be left out
+
+	committed atomic.Uint64            // steps
+	behind    atomic.Bool              // the state of committed is not at hand, see follower
+	yield     atomic.Pointer[pb.Yield] // newest heard of
+	following *follower                // nil unless behind
+	kept      keptStates
 
 	current    Ring // the ring at hand, of generation
 	generation uint64
 	copied     *snapshot.Snapshot // the copy that checkpoints and hashes are made from
+	scratch    *snapshot.Snapshot // likewise, for hashes when no more states are kept
 	uploads    sync.WaitGroup     // checkpoints on their way, which read copied
+	hashing    sync.WaitGroup     // of a state that was copied
 }
 
 // New makes a worker; it starts nothing.
@@ -103,7 +132,7 @@ func New(c Config) (*Worker, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Worker{cfg: c, log: log.With("worker", c.Name)}, nil
+	return &Worker{cfg: c, log: log.With("worker", c.Name), out: newOutbox()}, nil
 }
 
 // Errors that end a worker.
@@ -116,33 +145,50 @@ var (
 	ErrCoordinatorLost = errors.New("coordinator lost")
 )
 
-// Run attaches to the coordinator and works until it ends the run (nil, or ErrRunFailed), refuses this worker,
-// goes away, or ctx ends. It returns after everything it started has ended.
+// Run attaches to the coordinator and works until it ends the run (nil, or ErrRunFailed), refuses this worker, or stays away for longer than
+// CoordinatorPatience. When ctx ends, the worker asks to be left out of the ring, works on until it is, and returns nil. It
+// returns after everything it started has ended.
 func (w *Worker) Run(ctx context.Context) error {
-	// The stream outlives ctx by a moment, so that the last word still goes out when ctx ends.
-	lctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx, for a worker that leaves in order
 	defer cancel()
-	stream, err := w.cfg.Control.Attach(lctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCoordinatorLost, err)
-	}
-	w.link = newLink(stream, cancel, w.cfg.HeartbeatEvery, w.cfg.SilenceTimeout)
-	linkDone := make(chan struct{})
-	go func() {
-		defer close(linkDone)
-		w.link.run(lctx)
-	}()
-	defer func() {
-		cancel()
-		<-linkDone
-	}()
 	defer w.uploads.Wait()
 	defer w.closeJob()
-	if err := w.introduce(ctx); err != nil {
-		return err
+	defer w.standAside()
+	for {
+		again, err := w.attached(ctx, work)
+		if !again {
+			return err
+		}
+		w.log.Warn("attaching again", "err", err)
 	}
-	return w.serve(ctx)
 }
+
+// attached is one connection to the coordinator, from hello to its end; again says that another should follow.
+func (w *Worker) attached(ctx, work context.Context) (again bool, err error) {
+	c, welcome, err := w.attach(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	if err := w.enter(ctx, welcome); err != nil {
+		return false, err
+	}
+	err = w.serve(ctx, work)
+	var out *removedError
+	if errors.As(err, &out) {
+		w.standAside()
+		return !out.forGood && ctx.Err() == nil, err
+	}
+	return errors.Is(err, ErrCoordinatorLost) && ctx.Err() == nil, err
+}
+
+// removedError says that the coordinator has taken this worker out.
+type removedError struct {
+	reason  string
+	forGood bool
+}
+
+func (e *removedError) Error() string { return "removed from the run: " + e.reason }
 
 func (w *Worker) closeJob() {
 	w.closeRing()
@@ -155,94 +201,57 @@ func (w *Worker) closeJob() {
 	}
 }
 
-// introduce says hello, builds the job, pulls the state and reports ready.
-func (w *Worker) introduce(ctx context.Context) error {
-	hello := &pb.Hello{Worker: w.cfg.Name, Version: w.cfg.Version, Settings: w.cfg.Settings}
-	if err := w.link.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Hello{Hello: hello}}); err != nil {
-		return err
-	}
-	msg, err := w.link.next(ctx)
-	if err != nil {
-		return err
-	}
-	welcome := msg.GetWelcome()
-	if welcome == nil {
-		return unexpected(msg, "an answer to hello")
-	}
-	w.run = welcome.Run
-	if err := w.build(ctx, welcome.Settings); err != nil {
-		w.leave(err.Error())
-		return err
-	}
-	info := w.job.Engine.Info()
-	ready := &pb.Ready{
-		RingAddress: w.job.RingAddress, DataFingerprint: w.job.Fingerprint, DataSummary: w.job.Summary,
-		Numerics: info.Numerics, Engine: info.Name,
-	}
-	return w.link.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Ready{Ready: ready}})
-}
-
-func (w *Worker) build(ctx context.Context, settings map[string]string) error {
-	job, err := w.cfg.Build(ctx, w.run, settings)
-	if err != nil {
-		return err
-	}
-	w.job = job
-	if err := job.Validate(); err != nil {
-		return err
-	}
-	w.trainer = newTrainer(job, w.cfg.Tracer)
-	return w.pullState(ctx)
-}
-
 // leave sends the last word; the run is over for this worker whether or not it arrives.
 func (w *Worker) leave(reason string) {
-	if err := w.link.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Leave{Leave: &pb.Leave{Reason: reason}}}); err != nil {
-		w.log.Debug("leaving", "err", err)
-		return
-	}
+	w.out.put(&pb.WorkerMessage{Body: &pb.WorkerMessage_Leave{Leave: &pb.Leave{Reason: reason}}})
 	w.link.hangUp()
 }
 
-// serve does what the coordinator says until it says stop.
-func (w *Worker) serve(ctx context.Context) error {
-	var running *windowRun
-	defer func() {
-		if running != nil {
-			running.stop()
-		}
-	}()
+// serve does what the coordinator says until it says stop, the connection breaks, or this worker is to end.
+func (w *Worker) serve(ctx, work context.Context) error {
+	told := ctx.Done()
+	var late <-chan time.Time
 	for {
 		select {
-		case <-ctx.Done():
-			if running != nil {
-				running.stop()
-				running = nil
-			}
-			w.leave("told to stop: " + context.Cause(ctx).Error())
+		case <-told:
+			told = nil
+			timer := time.NewTimer(w.cfg.LeaveTimeout)
+			defer timer.Stop()
+			late = timer.C
+			w.leaving = true
+			w.out.put(&pb.WorkerMessage{Body: &pb.WorkerMessage_Leaving{Leaving: &pb.Leaving{Reason: "told to stop: " + context.Cause(ctx).Error()}}})
+		case <-late:
+			w.standAside()
+			w.leave(fmt.Sprintf("told to stop, and not let go within %v", w.cfg.LeaveTimeout))
 			return ctx.Err()
-		case <-running.finished():
-			last := running.last
-			if err := running.err; err != nil {
-				w.log.Info("window ended early", "committed", w.committed.Load(), "err", err)
-				last = w.abortedMessage(err)
-			}
-			running = nil
-			if last != nil {
-				if err := w.link.send(last); err != nil {
-					return err
-				}
-			}
+		case <-w.cfg.Abandon:
+			w.standAside()
+			w.leave("told to stop at once")
+			return ctx.Err()
+		case <-w.running.finished():
+			w.windowEnded()
 		case msg, ok := <-w.link.in:
 			if !ok {
 				return w.link.failure()
 			}
-			done, err := w.handle(ctx, msg, &running)
+			done, err := w.handle(work, msg)
 			if done || err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// windowEnded reports what the window came to.
+func (w *Worker) windowEnded() {
+	last := w.running.last
+	if err := w.running.err; err != nil {
+		w.log.Info("window ended early", "committed", w.committed.Load(), "err", err)
+		w.closeRing() // so that the neighbours notice
+		last = w.abortedMessage(err)
+	}
+	w.running = nil
+	w.report(last)
 }
 
 // windowRun is a window in progress, in a goroutine of its own.
@@ -268,27 +277,27 @@ func (r *windowRun) stop() {
 	<-r.done
 }
 
-func (w *Worker) handle(ctx context.Context, msg *pb.CoordinatorMessage, running **windowRun) (done bool, err error) {
+func (w *Worker) handle(ctx context.Context, msg *pb.CoordinatorMessage) (done bool, err error) {
 	switch body := msg.Body.(type) {
 	case *pb.CoordinatorMessage_Plan:
-		if *running != nil {
-			return true, fmt.Errorf("the coordinator sent plan %d/%d while a window is running", body.Plan.Generation, body.Plan.Sequence)
-		}
-		*running, err = w.begin(ctx, body.Plan)
-		return false, err
+		return w.begin(ctx, body.Plan)
 	case *pb.CoordinatorMessage_Pause:
 		var found error // what only this worker may know about the end that is under way
-		if *running != nil {
-			(*running).stop()
-			if errors.As((*running).err, new(*NonFiniteError)) {
-				found = (*running).err
+		if w.running != nil {
+			w.running.stop()
+			if errors.As(w.running.err, new(*NonFiniteError)) {
+				found = w.running.err
 			}
-			*running = nil
+			w.running = nil
 		}
 		w.closeRing()
-		return false, w.link.send(w.abortedMessage(found))
+		w.report(w.abortedMessage(found))
+	case *pb.CoordinatorMessage_Yield:
+		w.yield.Store(body.Yield)
+	case *pb.CoordinatorMessage_Verified:
+		w.kept.agree(body.Verified.Step)
 	case *pb.CoordinatorMessage_SendState:
-		if *running != nil {
+		if w.running != nil {
 			return true, errors.New("the coordinator asked for the state while a window is running")
 		}
 		return false, w.sendState(ctx, body.SendState.Step)
@@ -297,6 +306,11 @@ func (w *Worker) handle(ctx context.Context, msg *pb.CoordinatorMessage, running
 			return true, fmt.Errorf("%w: %s", ErrRunFailed, body.Stop.Reason)
 		}
 		return true, nil
+	case *pb.CoordinatorMessage_Removed:
+		if w.leaving {
+			return true, nil
+		}
+		return true, &removedError{reason: body.Removed.Reason, forGood: body.Removed.ForGood}
 	case *pb.CoordinatorMessage_Welcome:
 		return true, unexpected(msg, "a plan")
 	case *pb.CoordinatorMessage_Refused:
@@ -306,21 +320,31 @@ func (w *Worker) handle(ctx context.Context, msg *pb.CoordinatorMessage, running
 }
 
 // begin starts a plan's window.
-func (w *Worker) begin(ctx context.Context, p *pb.Plan) (*windowRun, error) {
+func (w *Worker) begin(ctx context.Context, p *pb.Plan) (done bool, err error) {
+	if p.Epoch < w.epoch {
+		w.log.Warn("a plan of an earlier coordinator", "epoch", p.Epoch, "newest", w.epoch)
+		return false, nil
+	}
+	if w.running != nil {
+		return true, fmt.Errorf("the coordinator sent plan %d/%d while a window is running", p.Generation, p.Sequence)
+	}
 	pl, err := findPlace(p, w.cfg.Name, w.job.Replicas)
 	if err != nil {
-		return nil, err
+		return true, err
 	}
 	w.log.Debug("plan", "generation", p.Generation, "sequence", p.Sequence, "rank", pl.rank,
 		"replicas", pl.replicas, "first", p.FirstStep, "until", p.UntilStep)
+	w.plan = p
+	w.out.settle()
 	wctx, cancel := context.WithCancel(ctx)
 	r := &windowRun{cancel: cancel, done: make(chan struct{})}
+	w.running = r
 	go func() {
 		defer close(r.done)
 		r.last, r.err = w.window(wctx, p, pl)
 		cancel()
 	}()
-	return r, nil
+	return false, nil
 }
 
 // sendState uploads the committed state beside whatever comes next.
@@ -333,7 +357,8 @@ func (w *Worker) sendState(ctx context.Context, step uint64) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	w.uploads.Go(func() { w.upload(ctx, s, s.Step) })
+	control := w.client()
+	w.uploads.Go(func() { w.upload(ctx, control, s, s.Step) })
 	return nil
 }
 

@@ -14,7 +14,8 @@ import (
 // and leaves less under one checksum.
 const ChunkBytes = 1 << 20
 
-// ErrTransfer is wrapped by every error of a Builder. A transfer that has failed is begun again, never resumed.
+// ErrTransfer is wrapped by every error of a Builder. A transfer that has failed is begun again; one that merely broke off can be
+// gone on with where it was, from any Reader of the same snapshot.
 var ErrTransfer = errors.New("snapshot transfer")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -47,6 +48,25 @@ type Reader struct {
 // NewReader returns a Reader at the snapshot's first byte. It hashes the snapshot, which takes about a second for 1.5 GB.
 func NewReader(s *Snapshot) *Reader {
 	return &Reader{snap: s, header: Header{Step: s.Step, Lengths: s.Lengths(), Hash: s.Hash()}}
+}
+
+// Skip moves a new Reader to a byte that a chunk of another Reader of the same snapshot began or ended at, so that a transfer that
+// broke off can be gone on with.
+func (r *Reader) Skip(offset uint64) error {
+	if offset%4 != 0 || offset > uint64(r.header.Lengths.Bytes()) {
+		return fmt.Errorf("%w of step %d: no float begins at byte %d of %d", ErrTransfer, r.header.Step, offset, r.header.Lengths.Bytes())
+	}
+	r.section, r.element, r.offset = 0, 0, offset
+	left := int(offset / 4)
+	for _, s := range r.snap.sections() {
+		if left <= len(s) {
+			break
+		}
+		left -= len(s)
+		r.section++
+	}
+	r.element = left
+	return nil
 }
 
 // Header describes the snapshot being read.
