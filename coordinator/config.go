@@ -16,9 +16,15 @@ type Config struct {
 	StepsPerEpoch float64 // images of the training split / global batch
 	GlobalBatch   int     // images in a step, over all replicas
 	Replicas      int     // logical shares of the global batch
-	MinWorkers    int     // the run begins when so many are ready, and takes no more
+	MinWorkers    int     // the run begins when so many are ready; from then on one is enough, and more are welcome
 	// Group is how many workers a group of the ring has: 1 for a flat ring, 0 for what measured latency and rate of the links suggest.
+	// A ring that does not divide into such groups is flat.
 	Group int
+	// Epoch counts the coordinators of the run, from 1: one more than the newest in the journal.
+	Epoch uint64
+	// VerifyEvery has the workers' states compared after every multiple of so many steps, and one replica of the step behind each
+	// computed twice; 0 compares at the windows' ends only.
+	VerifyEvery uint64
 
 	// CheckpointEvery asks for a checkpoint after every multiple of so many steps; 0 means at the end only.
 	CheckpointEvery uint64
@@ -44,7 +50,7 @@ type Config struct {
 	Numerics        string
 
 	// FixedCrew says that the workers were started with the coordinator and nobody else will come: to lose or refuse one before
-	// the start ends the run at once instead of leaving it waiting.
+	// the start, or all of them later, ends the run at once instead of leaving it waiting.
 	FixedCrew bool
 
 	// JoinTimeout bounds the wait for MinWorkers. Too short and machines that boot are missed; it is no failure detector.
@@ -63,6 +69,12 @@ type Config struct {
 	StoreTimeout time.Duration
 	// CollectNonFinite is how long to wait for the worker that can name replica and parameter.
 	CollectNonFinite time.Duration
+	// ReattachFirst bounds the wait, after a restart, for the first worker that was in the run: longer than a worker needs to find this
+	// coordinator at a new address. Then nobody is left, and the newest checkpoint is what training goes on from.
+	ReattachFirst time.Duration
+	// ReattachTimeout bounds the wait for the others from the first one on: all look for the coordinator at the same pace, and who
+	// comes later is only a newcomer again.
+	ReattachTimeout time.Duration
 	// StallTimeout is how long all workers may live without any of them reporting a step or an evaluation. It must exceed the
 	// slowest step and the slowest evaluation.
 	StallTimeout time.Duration
@@ -72,6 +84,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		MinWorkers:       1,
+		Epoch:            1,
 		JoinTimeout:      15 * time.Minute,
 		DeadAfter:        4 * time.Second,
 		SuspectAfter:     3 * time.Second,
@@ -79,6 +92,8 @@ func DefaultConfig() Config {
 		SaveTimeout:      3 * time.Second,
 		StoreTimeout:     time.Minute,
 		CollectNonFinite: time.Second,
+		ReattachFirst:    20 * time.Second,
+		ReattachTimeout:  3 * time.Second,
 		StallTimeout:     15 * time.Minute,
 	}
 }
@@ -98,7 +113,8 @@ func (c *Config) Validate() error {
 	check(c.StepsPerEpoch > 0, "steps per epoch is %v, want a positive number: are there training images?", c.StepsPerEpoch)
 	check(c.Replicas > 0 && c.GlobalBatch > 0 && c.GlobalBatch%max(c.Replicas, 1) == 0,
 		"a batch of %d images does not divide into %d replicas", c.GlobalBatch, c.Replicas)
-	check(c.MinWorkers > 0 && c.MinWorkers <= 4096, "%d workers, want 1 to 4096", c.MinWorkers)
+	check(c.MinWorkers > 0 && c.MinWorkers <= maxWorkers, "%d workers, want 1 to %d", c.MinWorkers, maxWorkers)
+	check(c.Epoch > 0, "the coordinators of a run are counted from 1")
 	check(c.Group >= 0 && c.MinWorkers%max(1, c.Group) == 0, "%d workers do not divide into groups of %d", c.MinWorkers, c.Group)
 	check(c.Schedule != nil, "there is no learning-rate schedule")
 	check(c.Schedule == nil || !c.Schedule.NeedsEvaluation() || (c.Evaluate && !c.EvalEvery.IsZero()),
@@ -108,12 +124,16 @@ func (c *Config) Validate() error {
 		value time.Duration
 	}{
 		{"JoinTimeout", c.JoinTimeout}, {"DeadAfter", c.DeadAfter}, {"SuspectAfter", c.SuspectAfter}, {"PauseTimeout", c.PauseTimeout},
-		{"SaveTimeout", c.SaveTimeout}, {"StoreTimeout", c.StoreTimeout}, {"CollectNonFinite", c.CollectNonFinite}, {"StallTimeout", c.StallTimeout},
+		{"SaveTimeout", c.SaveTimeout}, {"StoreTimeout", c.StoreTimeout}, {"CollectNonFinite", c.CollectNonFinite}, {"ReattachFirst", c.ReattachFirst},
+		{"ReattachTimeout", c.ReattachTimeout}, {"StallTimeout", c.StallTimeout},
 	} {
 		check(d.value > 0, "%s is %v, every wait needs a deadline", d.name, d.value)
 	}
 	return errors.Join(errs...)
 }
+
+// maxWorkers bounds the workers that are attached at one time.
+const maxWorkers = 4096
 
 // settingKeys lists the settings in a fixed order.
 func settingKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -7,11 +7,14 @@ import (
 	"time"
 )
 
-// endKind says why a run ends.
+// endKind says what a generation or the run ends for.
 type endKind uint8
 
 const (
 	endCompleted endKind = iota
+	endRegroup           // this generation, not the run: a new one follows
+	endDispute           // likewise, from the newest verified state
+	endGather            // this membership: nobody holds the newest state any more
 	endLost
 	endNonFinite
 	endMismatch
@@ -21,26 +24,29 @@ const (
 	endRefused
 )
 
-// How sure the blame for a lost worker is. A later, surer finding replaces an earlier one.
+// How sure the blame for a failure is. A later, surer finding replaces an earlier one.
 const (
 	hearsay  = iota + 1 // a neighbour's ring wait failed
 	noAnswer            // it did not come out of the step when asked
 	evidence            // its stream broke, its heartbeats stopped, or it says so itself
 )
 
-// ending is why the run ends and who is to blame.
+// ending is why a generation or the run ends and who is to blame.
 type ending struct {
-	kind    endKind
-	worker  string
-	how     string
-	surety  int
-	step    uint64
-	workers []string
-	hashes  []string
-	ready   int
-	refusal Refusal
-	detail  bool   // endNonFinite: worker knows the replica
-	unsaved string // why the newest state could not be stored
+	kind     endKind
+	worker   string
+	how      string
+	surety   int
+	step     uint64
+	workers  []string
+	hashes   []string
+	what     string // endDispute, endMismatch: the evidence
+	ready    int
+	want     int
+	refusal  Refusal
+	detail   bool   // endNonFinite: worker knows the replica
+	distrust bool   // the states may be wrong
+	unsaved  string // why the newest state could not be stored
 }
 
 // save is the fetching of the newest state at the end.
@@ -61,135 +67,126 @@ func (m *Machine) onInterrupt(ev Interrupt) {
 	case gathering:
 		m.ending = e
 		m.conclude()
-	case running:
-		m.end(e)
-	}
-}
-
-// lose takes a worker out for good.
-func (m *Machine) lose(w *member, how string) {
-	if !w.alive() {
-		return
-	}
-	w.lost = how
-	switch m.phase {
-	case gathering:
-		m.tell(true, "worker %s was lost before the start: %s", w.name, how)
-		if !w.broken {
-			m.emit(Stop{Worker: w.name, Failed: true, Reason: how})
-		}
-		m.drop(w)
-		if m.cfg.FixedCrew {
-			m.ending = ending{kind: endLost, worker: w.name, how: how}
+	case reattaching:
+		m.ending = e
+		if len(m.ring()) == 0 {
 			m.conclude()
-		}
-	case running, pausing:
-		m.end(ending{kind: endLost, worker: w.name, how: how, surety: evidence})
-	case saving:
-		if m.save.asked == w {
-			m.askNext()
-		}
-	}
-}
-
-// onAborted hears that a worker is out of its step: because it was asked to, or because something failed.
-func (m *Machine) onAborted(w *member, a Aborted) {
-	if m.phase != running && m.phase != pausing || w.aborted != nil || a.Step > m.plan.UntilStep {
-		return
-	}
-	w.aborted = &a
-	switch {
-	case a.Cause == CauseNonFinite:
-		m.end(ending{kind: endNonFinite, worker: w.name, how: a.Reason, step: a.Step, detail: a.Peer == w.name})
-	case a.Cause == CauseRing:
-		peer := m.find(a.Peer)
-		if peer == nil || peer == w {
-			m.end(ending{kind: endLost, worker: w.name, how: "its ring failed: " + a.Reason, surety: hearsay})
 			return
 		}
-		m.end(ending{kind: endLost, worker: peer.name, how: fmt.Sprintf("worker %s reports: %s", w.name, a.Reason), surety: hearsay})
-	case a.Cause == CausePaused && m.phase == pausing:
-		m.checkPausing()
-	default:
-		m.end(ending{kind: endLost, worker: w.name, how: "it failed: " + a.Reason, surety: evidence})
-	}
-}
-
-// end begins the ending, or learns more about one that has begun.
-func (m *Machine) end(e ending) {
-	if m.phase == running {
-		m.ending = e
-		m.enter(pausing)
-		m.tell(e.kind != endInterrupted, "stopping: %s", m.cause())
-		for _, w := range m.members {
-			if w.alive() && w.aborted == nil {
-				m.emit(Pause{w.name, m.cause()})
-			}
+		m.pause()
+	case running:
+		m.end(e)
+	case pausing:
+		m.end(e)
+	case saving:
+		if m.ending.kind == endGather {
+			e.unsaved = m.ending.unsaved
+			m.ending = e
 		}
-	} else if m.phase == pausing && e.outweighs(m.ending) {
+	}
+}
+
+// end begins the end of a generation or of the run, or learns more about one that has begun.
+func (m *Machine) end(e ending) {
+	switch {
+	case m.phase == running:
+		m.ending = e
+		m.pause()
+		return
+	case m.phase != pausing:
+		return
+	case e.outweighs(m.ending):
+		if m.ending.distrust {
+			e.distrust, e.step = true, m.ending.step
+		}
 		m.ending = e
 	}
-	if m.phase == pausing {
-		m.checkPausing()
-	}
+	m.checkPausing()
 }
 
-// outweighs says whether a finding explains the end better than the one before.
+// pause asks the members out of their step.
+func (m *Machine) pause() {
+	m.enter(pausing)
+	m.tell(m.ending.kind != endInterrupted, "stopping: %s", m.cause())
+	for _, w := range m.ring() {
+		if w.aborted == nil {
+			m.emit(Pause{w.name, m.cause()})
+		}
+	}
+	m.checkPausing()
+}
+
+// outweighs says whether a finding explains the end better than the one before, or asks for more.
 func (e ending) outweighs(old ending) bool {
-	switch {
-	case e.kind == endLost && old.kind == endLost:
+	if e.kind == old.kind {
+		if e.kind == endNonFinite {
+			return e.detail && !old.detail || e.detail == old.detail && len(e.how) > len(old.how)
+		}
 		return e.surety > old.surety
-	case e.kind == endNonFinite && old.kind == endLost:
-		return old.surety == hearsay
-	case e.kind == endNonFinite && old.kind == endNonFinite:
-		return e.detail && !old.detail || e.detail == old.detail && len(e.how) > len(old.how)
 	}
-	return false
+	return e.weight() > old.weight()
 }
 
-// checkPausing goes on once all survivors are out of the step, or late.
+// weight ranks the ends that are possible while a plan is out.
+func (e ending) weight() int {
+	switch e.kind {
+	case endRegroup:
+		return 0
+	case endNonFinite:
+		return 1
+	case endDispute: // wrong bits may well be no finite ones
+		return 2
+	}
+	return 3
+}
+
+// checkPausing goes on once all members are out of the step, or late.
 func (m *Machine) checkPausing() {
+	if m.phase != pausing {
+		return
+	}
 	waited := m.now - m.since
-	if m.ending.kind == endNonFinite && !m.ending.detail && waited < m.cfg.CollectNonFinite && m.survivors() > m.answered() {
+	pending := m.unanswered()
+	if m.ending.kind == endNonFinite && !m.ending.detail && waited < m.cfg.CollectNonFinite && len(pending) > 0 {
 		return
 	}
 	limit := m.pauseLimit()
-	if m.survivors() > m.answered() && waited < limit {
+	if len(pending) > 0 && waited < limit {
 		return
 	}
-	for _, w := range m.members {
-		if w.alive() && w.aborted == nil {
-			w.lost = fmt.Sprintf("it did not come out of the step within %v", limit)
-			if e := (ending{kind: endLost, worker: w.name, how: w.lost, surety: noAnswer}); e.outweighs(m.ending) {
-				m.ending = e
-			}
-		}
+	for _, w := range pending {
+		m.silent(w, fmt.Sprintf("it did not come out of the step within %v", limit))
 	}
-	m.beginSaving()
+	switch m.ending.kind {
+	case endRegroup:
+		m.regroup()
+	case endDispute:
+		if len(m.storing) == 0 || waited > m.cfg.StoreTimeout { // what is written now is to be dropped
+			m.storing = nil
+			m.regroup()
+		}
+	default:
+		m.beginSaving()
+	}
 }
 
-// pauseLimit is how long survivors may take to come out of the step. A replica's pass cannot be interrupted, and on a deep network
+// silent loses a member that gave no answer. One that only had too little time to tell of a bad gradient is no worse for it.
+func (m *Machine) silent(w *member, how string) {
+	m.emit(Removed{Worker: w.name, Reason: how})
+	m.drop(w)
+	m.tell(true, "worker %s was lost: %s", w.name, how)
+	if e := (ending{kind: endRegroup, worker: w.name, how: how, surety: noAnswer}); e.outweighs(m.ending) {
+		m.ending = e
+	}
+}
+
+// pauseLimit is how long members may take to come out of the step. A replica's pass cannot be interrupted, and on a deep network
 // it is longer than any fixed limit that suits a small one; a worker that dies meanwhile is noticed by its heartbeats.
 func (m *Machine) pauseLimit() time.Duration { return max(m.cfg.PauseTimeout, 2*m.slowest) }
 
-func (m *Machine) survivors() int {
-	n := 0
-	for _, w := range m.members {
-		if w.alive() {
-			n++
-		}
-	}
-	return n
-}
-
-func (m *Machine) answered() int {
-	n := 0
-	for _, w := range m.members {
-		if w.alive() && w.aborted != nil {
-			n++
-		}
-	}
-	return n
+// unanswered lists the members that are still in their step, as far as is known.
+func (m *Machine) unanswered() []*member {
+	return slices.DeleteFunc(m.ring(), func(w *member) bool { return w.aborted != nil })
 }
 
 // complete ends a run that has done all its steps.
@@ -198,43 +195,47 @@ func (m *Machine) complete() {
 	m.beginSaving()
 }
 
-// beginSaving asks the most advanced survivor for its state; among equals the first of the ring. After a non-finite gradient or
+// beginSaving asks the most advanced member for its state; among equals the first of the ring. After a non-finite gradient or
 // a mismatch the states are not to be trusted, and the checkpoint before stays.
 func (m *Machine) beginSaving() {
 	m.enter(saving)
 	m.save = save{}
-	if !m.cfg.NoStore && m.ending.kind != endNonFinite && m.ending.kind != endMismatch {
-		for _, w := range m.members {
-			if w.alive() {
-				m.save.candidates = append(m.save.candidates, w)
-			}
-		}
-		slices.SortStableFunc(m.save.candidates, func(a, b *member) int { return cmp.Compare(b.holds(), a.holds()) })
+	if !m.cfg.NoStore && m.ending.kind != endNonFinite && m.ending.kind != endMismatch && !m.ending.distrust && m.verify.dispute == nil {
+		m.save.candidates = slices.DeleteFunc(m.ring(), func(w *member) bool { return !w.has() })
+		slices.SortStableFunc(m.save.candidates, func(a, b *member) int { return cmp.Compare(b.committed(), a.committed()) })
 	}
 	m.askNext()
 }
 
-// holds is the number of committed steps of the state that the worker has.
-func (w *member) holds() uint64 {
+// has says whether the member has a whole state, as far as it has told.
+func (w *member) has() bool {
+	if w.aborted != nil {
+		return !w.aborted.Behind
+	}
+	return w.holds()
+}
+
+// committed is the number of committed steps of the state that the member has.
+func (w *member) committed() uint64 {
 	if w.aborted != nil {
 		return w.aborted.Step
 	}
 	return w.steps
 }
 
-// askNext asks the next candidate whose state is newer than what is stored; with none left, the run ends with what there is, once
-// that is written.
+// askNext asks the next candidate whose state is newer than what is stored; with none left, the saving is over with what there is,
+// once that is written.
 func (m *Machine) askNext() {
 	m.save.asked = nil
 	m.since = m.now
 	for len(m.save.candidates) > 0 {
 		w := m.save.candidates[0]
 		m.save.candidates = m.save.candidates[1:]
-		if !w.alive() {
+		if w.gone {
 			continue
 		}
-		m.save.step = w.holds()
-		if m.save.step <= m.stored || slices.Contains(m.storing, m.save.step) {
+		m.save.step = w.committed()
+		if m.save.step <= m.stored() || slices.Contains(m.storing, m.save.step) {
 			break
 		}
 		m.save.asked = w
@@ -243,11 +244,23 @@ func (m *Machine) askNext() {
 	}
 	m.save.candidates = nil
 	if len(m.storing) == 0 {
-		m.conclude()
+		m.saved()
 	}
 }
 
-// checkSaving bounds the wait for a survivor's state and for the disk.
+// saved goes on when nothing is left to be written: with other workers, or not at all.
+func (m *Machine) saved() {
+	if m.ending.kind == endGather {
+		m.gather()
+		return
+	}
+	if m.ending.distrust && m.cfg.VerifyEvery > 0 {
+		m.dropUntrusted(m.ending.step)
+	}
+	m.conclude()
+}
+
+// checkSaving bounds the wait for a member's state and for the disk.
 func (m *Machine) checkSaving() {
 	waited := m.now - m.since
 	switch {
@@ -257,6 +270,6 @@ func (m *Machine) checkSaving() {
 		m.askNext()
 	case m.save.asked == nil && waited > m.cfg.StoreTimeout:
 		m.ending.unsaved = fmt.Sprintf("writing the checkpoint took more than %v", m.cfg.StoreTimeout)
-		m.conclude()
+		m.saved()
 	}
 }

@@ -1,6 +1,9 @@
 package coordinator
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Event is something that happened: the input of Machine.Step. Events that name a worker which is not attached are ignored, so
 // late and repeated ones do no harm.
@@ -62,7 +65,8 @@ type StepReport struct {
 	Samples              []uint32      // see the control protocol
 }
 
-// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks.
+// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks. It follows the step's report, and none of states that are
+// given up follows an Aborted.
 type StateHash struct {
 	Worker string
 	Step   uint64
@@ -258,8 +262,8 @@ type Plan struct {
 	FirstStep       uint64
 	UntilStep       uint64
 	LearningRates   []LRSpan
-	CheckpointAfter []uint64 // numbers of committed steps after which Ring[0] sends its state, rising
-	Evaluate        bool     // once UntilStep steps are committed
+	CheckpointAfter []uint64 // numbers of committed steps after which the first member that does not follow sends its state, rising
+	EvaluateAfter   []uint64 // numbers of committed steps, rising; the first may be FirstStep itself. Member k of the n that do not follow does share k of n
 	Group           int      // workers in a group of the ring, which are runs of Ring; 1 for a flat one
 	Measure         bool     // the links, before the first step
 
@@ -292,7 +296,7 @@ type Removed struct {
 // Record puts an entry into the journal, safe on disk, before any action behind it is carried out.
 type Record struct{ Entry Entry }
 
-// Load makes the checkpoint at Path what workers get that are told to PullState.
+// Load makes the checkpoint at Path what workers get that are told to PullState; without a Path, the state of the run's very beginning.
 type Load struct {
 	Step uint64
 	Path string
@@ -310,6 +314,8 @@ type Entry struct {
 	Removal    *RemovalEntry  `json:"removal,omitempty"`
 	Verified   *VerifiedEntry `json:"verified,omitempty"`
 	Over       *OverEntry     `json:"over,omitempty"`
+	Reference  *Reference     `json:"reference,omitempty"`
+	Dispute    *Dispute       `json:"dispute,omitempty"` // see there; settled if it has no claims
 }
 
 // EpochEntry opens each coordinator's part of a journal.
@@ -318,6 +324,16 @@ type EpochEntry struct {
 	Run       string `json:"run"`
 	FirstStep uint64 `json:"first_step"` // of the state that it would begin from, were there no plan
 	Version   string `json:"version"`
+
+	Path     string          `json:"path,omitempty"`     // of that state, if it is a checkpoint
+	Schedule json.RawMessage `json:"schedule,omitempty"` // its state with that state
+}
+
+// Reference is what workers must agree with, as Ready says it. It is taken from the first that were ready.
+type Reference struct {
+	DataFingerprint string `json:"data_fingerprint"`
+	DataSummary     string `json:"data_summary"`
+	Numerics        string `json:"numerics"`
 }
 
 // RemovalEntry says that a worker may not come back.

@@ -7,16 +7,18 @@ import (
 
 // onStateArrived has a state stored that is new, whoever sent it and when.
 func (m *Machine) onStateArrived(w *member, s StateArrived) {
-	known := m.plan.Sequence > 0 && s.Step > m.cfg.FirstStep && s.Step <= m.plan.UntilStep
-	if m.hash != "" && s.Step == m.hashStep && s.Hash != m.hash {
+	// The report of the step may still be on its way. What is further ahead was given up when all went back to a verified state.
+	known := w.in && s.Step <= m.newest+1
+	if want := m.hashOf(s.Step); known && want != "" && s.Hash != want {
 		m.emit(Discard{Worker: w.name, Step: s.Step})
 		m.stateFailed(w, fmt.Sprintf("the state that worker %s sent has another hash than it reported", w.name))
 		return
 	}
-	if !known || m.cfg.NoStore || s.Step <= m.stored || slices.Contains(m.storing, s.Step) {
+	disputed := m.phase == pausing && m.ending.kind == endDispute
+	if !known || m.cfg.NoStore || disputed || s.Step <= m.stored() || slices.Contains(m.storing, s.Step) {
 		path := ""
-		if s.Step == m.stored {
-			path = m.path
+		if newest := m.checkpoint(); s.Step == newest.Step {
+			path = newest.Path
 		}
 		m.emit(Discard{Worker: w.name, Step: s.Step, Path: path})
 		return
@@ -29,6 +31,19 @@ func (m *Machine) onStateArrived(w *member, s StateArrived) {
 		m.save.asked, m.since = nil, m.now
 	}
 	m.emit(Store{Worker: w.name, Step: s.Step, Hash: s.Hash, Schedule: m.scheduleState(s.Step)})
+}
+
+// hashOf is the hash of the state after that many steps, empty if it is not known.
+func (m *Machine) hashOf(step uint64) string {
+	if m.hash != "" && step == m.hashStep {
+		return m.hash
+	}
+	for _, v := range m.verify.verified {
+		if v.Step == step {
+			return v.Hash
+		}
+	}
+	return ""
 }
 
 // onStateLost hears that a state did not arrive whole.
@@ -50,18 +65,31 @@ func (m *Machine) onStored(s Stored) {
 		return
 	}
 	m.storing = slices.DeleteFunc(m.storing, func(step uint64) bool { return step == s.Step })
-	if s.Step > m.stored || m.path == "" {
-		m.stored, m.path = s.Step, s.Path
-	}
-	m.prune()
+	m.record(Entry{Stored: &s})
+	m.keep(s)
 	m.tell(false, "checkpoint of step %d written: %s", s.Step, s.Path)
 	if m.phase == saving && m.save.asked == nil && len(m.storing) == 0 {
 		if s.Step >= m.save.step {
 			m.ending.unsaved = ""
 		}
-		m.conclude()
+		m.saved()
 	}
+	m.checkPausing()
 }
+
+// keep takes note of a checkpoint.
+func (m *Machine) keep(s Stored) {
+	if s.Step > m.stored() || m.checkpoint().Path == "" {
+		m.checkpoints = append(m.checkpoints, s)
+	}
+	m.prune()
+}
+
+// checkpoint is the newest one.
+func (m *Machine) checkpoint() Stored { return m.checkpoints[len(m.checkpoints)-1] }
+
+// stored is the step of the newest checkpoint, or of the run's very beginning.
+func (m *Machine) stored() uint64 { return m.checkpoint().Step }
 
 // onStoreFailed warns; training goes on and the older checkpoint stays.
 func (m *Machine) onStoreFailed(s StoreFailed) {
@@ -72,20 +100,30 @@ func (m *Machine) onStoreFailed(s StoreFailed) {
 	m.tell(true, "the checkpoint of step %d was not written: %s; %s", s.Step, s.Reason, m.olderStays())
 	if m.phase == saving && m.save.asked == nil && len(m.storing) == 0 {
 		m.ending.unsaved = s.Reason
-		m.conclude()
+		m.saved()
 	}
+	m.checkPausing()
 }
 
 func (m *Machine) olderStays() string {
-	if m.path == "" {
+	c := m.checkpoint()
+	if c.Path == "" {
 		return "there is no older one"
 	}
-	return fmt.Sprintf("the one of step %d stays (%s)", m.stored, m.path)
+	return fmt.Sprintf("the one of step %d stays (%s)", c.Step, c.Path)
 }
 
-// prune forgets schedule states that no checkpoint can need any more.
+// prune forgets checkpoints that will not be gone back to, and schedule states that none can need any more: one checkpoint stays that
+// is no later than the newest verified state.
 func (m *Machine) prune() {
-	for len(m.history) > 1 && m.history[1].step <= m.stored {
+	sure := m.newest
+	if m.cfg.VerifyEvery > 0 {
+		sure = m.verify.newest().Step
+	}
+	for len(m.checkpoints) > 1 && m.checkpoints[1].Step <= sure {
+		m.checkpoints = m.checkpoints[1:]
+	}
+	for len(m.history) > 1 && m.history[1].step <= m.checkpoints[0].Step {
 		m.history = m.history[1:]
 	}
 }
@@ -101,10 +139,13 @@ func (m *Machine) conclude() {
 	if err != nil {
 		reason = err.Error()
 	}
+	closing := OverEntry{Step: m.result().Step}
+	if err != nil {
+		closing.Error = err.Error()
+	}
+	m.record(Entry{Over: &closing})
 	for _, w := range m.members {
-		if !w.broken {
-			m.emit(Stop{Worker: w.name, Failed: failed, Reason: reason})
-		}
+		m.emit(Stop{Worker: w.name, Failed: failed, Reason: reason})
 	}
 	m.enter(over)
 	m.emit(Finish{Result: m.result(), Err: err})
@@ -112,9 +153,10 @@ func (m *Machine) conclude() {
 
 // result is what the run came to.
 func (m *Machine) result() Result {
-	r := Result{Step: m.stored, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Tail: m.meter.averageTail(), Evaluation: m.eval, Path: m.path}
+	c := m.checkpoint()
+	r := Result{Step: c.Step, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Tail: m.meter.averageTail(), Evaluation: m.eval, Path: c.Path}
 	if m.cfg.NoStore || m.ending.kind == endCompleted {
-		r.Step = max(m.stored, m.meter.step)
+		r.Step = max(c.Step, m.meter.step)
 	}
 	if r.Step == m.hashStep {
 		r.Hash = m.hash
@@ -126,12 +168,14 @@ func (m *Machine) result() Result {
 func (m *Machine) cause() string {
 	e := m.ending
 	switch e.kind {
-	case endLost:
-		return fmt.Sprintf("worker %s was lost: %s", e.worker, e.how)
+	case endLost, endRegroup, endGather:
+		if e.surety > hearsay || e.kind == endLost {
+			return fmt.Sprintf("worker %s was lost: %s", e.worker, e.how)
+		}
 	case endNonFinite:
 		return fmt.Sprintf("training blew up after %d steps: %s", e.step, e.how)
-	case endMismatch:
-		return fmt.Sprintf("workers hold different states after step %d", e.step)
+	case endMismatch, endDispute:
+		return e.what
 	case endStalled:
 		return fmt.Sprintf("no progress for %v", m.cfg.StallTimeout)
 	}
@@ -141,25 +185,26 @@ func (m *Machine) cause() string {
 // verdict is the run's error, nil if it did all its steps and kept them.
 func (m *Machine) verdict() error {
 	e := m.ending
-	s := Saved{Run: m.cfg.Run, Step: m.stored, Path: m.path, Unsaved: e.unsaved}
+	c := m.checkpoint()
+	s := Saved{Run: m.cfg.Run, Step: c.Step, Path: c.Path, Unsaved: e.unsaved}
 	at := max(m.meter.step, m.cfg.FirstStep)
 	switch e.kind {
-	case endLost:
+	case endLost, endRegroup, endGather, endDispute:
 		return &WorkerLostError{Saved: s, Worker: e.worker, How: e.how, AtStep: at}
 	case endNonFinite:
 		return &NonFiniteError{Saved: s, Worker: e.worker, AtStep: e.step, Reason: e.how}
 	case endMismatch:
-		return &HashMismatchError{Saved: s, AtStep: e.step, Workers: e.workers, Hashes: e.hashes, Odd: outvoted(e.workers, e.hashes)}
+		return &HashMismatchError{Saved: s, AtStep: e.step, What: e.what, Workers: e.workers, Hashes: e.hashes, Odd: outvoted(e.workers, e.hashes)}
 	case endInterrupted:
-		return &InterruptedError{Saved: s, AtStep: max(at, m.stored), Reason: e.how}
+		return &InterruptedError{Saved: s, AtStep: max(at, c.Step), Reason: e.how}
 	case endStalled:
 		return &StalledError{Saved: s, AtStep: at, Waited: m.cfg.StallTimeout.String(), Workers: e.workers}
 	case endMissing:
-		return &MissingWorkersError{Run: m.cfg.Run, Ready: e.ready, Want: m.cfg.MinWorkers, Waited: m.cfg.JoinTimeout.String(), NotReady: e.workers}
+		return &MissingWorkersError{Run: m.cfg.Run, Ready: e.ready, Want: e.want, Waited: m.cfg.JoinTimeout.String(), NotReady: e.workers}
 	case endRefused:
 		return &RefusedError{Run: m.cfg.Run, Worker: e.worker, Kind: e.refusal, Reason: e.how}
 	}
-	if !m.cfg.NoStore && m.stored < m.cfg.TotalSteps {
+	if !m.cfg.NoStore && c.Step < m.cfg.TotalSteps {
 		if s.Unsaved == "" {
 			s.Unsaved = "no worker was left to send it"
 		}

@@ -12,15 +12,29 @@ const maxName = 128
 
 // onHello gives a place to a worker, or says why not.
 func (m *Machine) onHello(h Hello) {
+	if old := m.find(h.Worker); old != nil && m.wasHere(h) {
+		m.lose(old, "it attached anew") // its old connection is dead, and nobody has told us
+	}
 	kind, reason := m.judge(h)
 	if reason != "" {
 		m.refuse(&member{name: h.Worker, stream: h.Stream}, kind, reason)
 		return
 	}
+	if m.wasHere(h) && h.Attached.Generation < 1<<62 {
+		m.highest = max(m.highest, h.Attached.Generation) // a journal may have lost its end
+	}
+	w := &member{name: h.Worker, stream: h.Stream, seen: m.now}
 	i, _ := m.search(h.Worker)
-	m.members = slices.Insert(m.members, i, &member{name: h.Worker, stream: h.Stream, seen: m.now})
-	m.emit(Welcome{Stream: h.Stream, Worker: h.Worker, PullState: true})
+	m.members = slices.Insert(m.members, i, w)
+	back := m.phase == reattaching && m.comesBack(w, h)
+	m.emit(Welcome{Stream: h.Stream, Worker: h.Worker, Epoch: m.cfg.Epoch, PullState: m.phase == gathering, Reattached: back})
+	if back {
+		m.checkReattaching()
+	}
 }
+
+// wasHere says whether a worker has been in this run.
+func (m *Machine) wasHere(h Hello) bool { return h.Attached != nil && h.Attached.Run == m.cfg.Run }
 
 // judge says why a worker is refused, if it is.
 func (m *Machine) judge(h Hello) (Refusal, string) {
@@ -33,11 +47,21 @@ func (m *Machine) judge(h Hello) (Refusal, string) {
 	if diff := m.settingsDifference(h.Settings); diff != "" {
 		return RefusedSettings, diff
 	}
+	if why, removed := m.removed[h.Worker]; removed {
+		return RefusedRemoved, fmt.Sprintf("worker %s was removed from run %s for good: %s", h.Worker, m.cfg.Run, why)
+	}
+	if m.wasHere(h) && h.Attached.Epoch > m.cfg.Epoch {
+		return RefusedEpoch, fmt.Sprintf("this worker follows coordinator %d of run %s, this is coordinator %d: end this process, another has taken its place",
+			h.Attached.Epoch, m.cfg.Run, m.cfg.Epoch)
+	}
 	if m.find(h.Worker) != nil {
 		return RefusedName, fmt.Sprintf("run %s has a worker %s already: give this one another --name", m.cfg.Run, h.Worker)
 	}
-	if m.phase != gathering || len(m.members) >= m.cfg.MinWorkers {
-		return RefusedFull, fmt.Sprintf("run %s already has its %d workers; start it with --workers %d", m.cfg.Run, m.cfg.MinWorkers, m.cfg.MinWorkers+1)
+	if m.phase == saving && m.ending.kind != endGather {
+		return RefusedOver, fmt.Sprintf("run %s is about to end", m.cfg.Run)
+	}
+	if len(m.members) >= maxWorkers {
+		return RefusedFull, fmt.Sprintf("run %s already has %d workers", m.cfg.Run, maxWorkers)
 	}
 	return "", ""
 }
@@ -63,9 +87,9 @@ func orNone(text string) string {
 	return text
 }
 
-// onReady compares what a worker has loaded with the others', and begins the run with the last one.
+// onReady compares what a worker has loaded with the others'. The last one that was waited for begins the run; later it is a spare.
 func (m *Machine) onReady(w *member, r Ready) {
-	if m.phase != gathering || w.ready != nil {
+	if w.ready != nil {
 		return
 	}
 	if kind, reason := m.judgeReady(r); reason != "" {
@@ -74,11 +98,22 @@ func (m *Machine) onReady(w *member, r Ready) {
 		return
 	}
 	w.ready = &r
-	ready := m.countReady()
-	m.tell(false, "worker %s is ready: %s (%d of %d)", w.name, orNone(r.Engine), ready, m.cfg.MinWorkers)
-	if ready == m.cfg.MinWorkers {
-		m.proceed(m.cfg.FirstStep)
+	if m.phase != gathering {
+		m.tell(false, "worker %s is ready: %s", w.name, orNone(r.Engine))
+		return
 	}
+	m.tell(false, "worker %s is ready: %s (%d of %d)", w.name, orNone(r.Engine), m.countReady(), m.enough())
+	if m.countReady() >= m.enough() {
+		m.begin()
+	}
+}
+
+// enough is how many workers training begins with. A run that has begun once is in a hurry.
+func (m *Machine) enough() int {
+	if m.plan.Sequence > 0 {
+		return 1
+	}
+	return m.cfg.MinWorkers
 }
 
 func (m *Machine) judgeReady(r Ready) (Refusal, string) {
@@ -103,10 +138,9 @@ func (m *Machine) judgeReady(r Ready) (Refusal, string) {
 	return "", ""
 }
 
-// reference is what a worker must agree with: the config or else the first ready worker, and who that is.
-func (m *Machine) reference() (Ready, string) {
-	ref := Ready{DataFingerprint: m.cfg.DataFingerprint, DataSummary: m.cfg.DataSummary, Numerics: m.cfg.Numerics}
-	who := "run " + m.cfg.Run
+// reference is what a worker must agree with, and who says so: the run, or else the first ready worker.
+func (m *Machine) reference() (Reference, string) {
+	ref, who := m.ref, "run "+m.cfg.Run
 	for _, w := range m.members {
 		if w.ready == nil {
 			continue
@@ -121,23 +155,24 @@ func (m *Machine) reference() (Ready, string) {
 	return ref, who
 }
 
-// refuse turns a worker away; a fixed crew cannot do without it.
+// settleReference makes what the first workers agree on the run's, since every one of them may be gone one day.
+func (m *Machine) settleReference() {
+	ref, _ := m.reference()
+	if ref == m.ref {
+		return
+	}
+	m.ref = ref
+	m.record(Entry{Reference: &ref})
+}
+
+// refuse turns a worker away; a fixed crew cannot do without it before the start.
 func (m *Machine) refuse(w *member, kind Refusal, reason string) {
 	m.emit(Refuse{w.stream, w.name, kind, reason})
 	m.tell(true, "worker %s refused: %s", w.name, reason)
-	if m.cfg.FixedCrew && m.phase == gathering && kind != RefusedFull && kind != RefusedName {
+	if m.cfg.FixedCrew && m.phase == gathering && m.plan.Sequence == 0 && kind != RefusedFull && kind != RefusedName {
 		m.ending = ending{kind: endRefused, worker: w.name, refusal: kind, how: reason}
 		m.conclude()
 	}
-}
-
-// drop forgets a worker that is not part of a plan.
-func (m *Machine) drop(w *member) {
-	if m.phase != gathering {
-		panic(fmt.Sprintf("coordinator: worker %s dropped while %s: a ring keeps its members", w.name, m.phase))
-	}
-	i, _ := m.search(w.name)
-	m.members = slices.Delete(m.members, i, i+1)
 }
 
 // checkGathering ends a run whose workers do not come.
@@ -145,7 +180,7 @@ func (m *Machine) checkGathering() {
 	if m.now-m.since <= m.cfg.JoinTimeout {
 		return
 	}
-	e := ending{kind: endMissing, ready: m.countReady()}
+	e := ending{kind: endMissing, ready: m.countReady(), want: m.enough()}
 	for _, w := range m.members {
 		if w.ready == nil {
 			e.workers = append(e.workers, w.name)

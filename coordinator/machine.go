@@ -1,10 +1,8 @@
 package coordinator
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -12,76 +10,75 @@ import (
 type phase uint8
 
 const (
-	gathering phase = iota // waiting for workers to attach and become ready
-	running                // a plan is out: its steps, then its evaluation
-	pausing                // something happened: survivors are coming out of the step in flight
-	saving                 // the newest state is being fetched and stored
-	over                   // Finish was given
+	gathering   phase = iota // waiting for workers to attach and become ready
+	reattaching              // after a restart: waiting for the workers of the newest plan
+	running                  // a plan is out: its steps and evaluations
+	pausing                  // something happened: survivors are coming out of the step in flight
+	saving                   // the newest state is being fetched and stored
+	over                     // Finish was given
 )
 
-var phaseNames = [...]string{"gathering", "running", "pausing", "saving", "over"}
+var phaseNames = [...]string{"gathering", "reattaching", "running", "pausing", "saving", "over"}
 
 func (p phase) String() string { return phaseNames[p] }
 
 // maxTick is the most that one Tick can move the clock.
 const maxTick = time.Second
 
-// member is an attached worker.
-type member struct {
-	name    string
-	stream  uint64
-	seen    time.Duration // on the machine's clock
-	suspect bool          // gossip says dead, and nothing was heard since
-	ready   *Ready
-	steps   uint64      // newest committed step reported
-	hash    string      // of the state at the window's end
-	eval    *EvalReport // of the plan in progress
-	traffic *Traffic    // as measured; nil before
-	aborted *Aborted
-	lost    string // how it was lost; empty while it is alive
-	broken  bool   // its stream is gone: nothing can be sent
-}
-
-func (w *member) alive() bool { return w.lost == "" }
-
 // Machine is the coordinator's mind. Feed it from one goroutine.
 //
-// Invariants: there is one plan for each (generation, sequence), both only grow, and every plan hosts each replica exactly once;
-// once a run is ending no plan follows; every phase has a deadline, so that ticks alone lead to Finish.
+// Invariants: there is one plan for each (generation, sequence), both only grow, and every plan hosts each replica exactly once,
+// by members that hold the state of its first step or fetch it before they begin; no committed step is done again while a worker
+// lives that holds it, unless its bits are disputed; every phase has a deadline, so that ticks alone lead to Finish. Everything that
+// must outlive this process is in the entries that it has recorded.
 //
 // Rejected: deciding in the handlers of the connections under one lock. It is shorter, but its order of decisions is the
 // scheduler's, and no test can replay it.
 type Machine struct {
-	cfg     Config
-	phase   phase
-	now     time.Duration // sum of ticks
-	last    time.Time     // of the newest tick
-	since   time.Duration // when the phase began
-	members []*member     // sorted by name: also the ring's order
-	plan    Plan          // the newest; Sequence 0 before the first
+	cfg      Config
+	phase    phase
+	opened   bool          // the first event was taken
+	redrop   bool          // checkpoints that a restored plan gave up may be there still
+	returned bool          // a worker has come back after a restart
+	highest  uint64        // generation that a worker has told of
+	now      time.Duration // sum of ticks
+	last     time.Time     // of the newest tick
+	since    time.Duration // when the phase began
+	members  []*member     // all that are attached, sorted by name: also the ring's order
+	removed  map[string]string
+	ref      Reference
+
+	plan      Plan              // the newest; Sequence 0 before the first
+	sources   map[uint64]source // by the base that followers of the plan fetch
+	yielded   bool              // members were asked to end the plan's window early
+	rebalance bool              // another assignment pays
+	balance   *balance
+	traffic   Traffic // what was measured of the links; not plausible before
+	measured  int     // plans that have asked for it
+
+	base    uint64        // step of the state that workers pull
 	moved   time.Duration // when progress was last reported
+	newest  uint64        // committed step that was heard of
 	slowest time.Duration // of all steps reported
+	blames  []blame
+	retries int // gatherings since the newest committed step
 
 	meter   meter
 	spans   []StepDone // steps that some worker has yet to report, in order
+	shares  []EvalReport
+	counted int // of the plan's evaluations
 	eval    *Evaluation
 	history []scheduleAt // the schedule's states, by the evaluation that made them
 
-	hash     string // of the state at hashStep, as far as known
-	hashStep uint64
-	stored   uint64   // step of the newest checkpoint
-	path     string   // of the newest checkpoint; empty if there is none
-	storing  []uint64 // steps whose states are being written, in order
-	ending   ending
-	save     save
+	hash        string // of the state at hashStep, as far as known
+	hashStep    uint64
+	checkpoints []Stored // known ones, rising; the first has no Path if it is the run's very beginning
+	storing     []uint64 // steps whose states are being written, in order
+	verify      verification
+	ending      ending
+	save        save
 
 	out []Action
-}
-
-// scheduleAt is the schedule's state from an evaluation on.
-type scheduleAt struct {
-	step  uint64
-	state json.RawMessage
 }
 
 // New returns a machine that waits for workers. It takes cfg.Schedule over.
@@ -90,18 +87,24 @@ func New(cfg Config) (*Machine, error) {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
 	cfg.Schedule = cfg.Schedule.clone()
-	m := &Machine{cfg: cfg, stored: cfg.FirstStep, path: cfg.Resumed, hashStep: cfg.FirstStep}
-	m.history = []scheduleAt{{step: cfg.FirstStep, state: cfg.Schedule.MarshalState()}}
-	m.meter.step = cfg.FirstStep
+	m := &Machine{cfg: cfg, base: cfg.FirstStep, removed: map[string]string{}, balance: newBalance(cfg.Replicas)}
+	m.ref = Reference{DataFingerprint: cfg.DataFingerprint, DataSummary: cfg.DataSummary, Numerics: cfg.Numerics}
+	m.startFrom(cfg.FirstStep, cfg.Resumed, cfg.Schedule.MarshalState())
 	return m, nil
 }
 
 // Step takes one event and returns what is to be done, in order.
 func (m *Machine) Step(ev Event) []Action {
 	m.out = nil
+	if !m.opened {
+		m.open()
+	}
 	if m.phase == over {
 		if h, ok := ev.(Hello); ok {
 			m.emit(Refuse{h.Stream, h.Worker, RefusedOver, fmt.Sprintf("run %s is over", m.cfg.Run)})
+		}
+		if s, ok := ev.(StateArrived); ok {
+			m.emit(Discard{Worker: s.Worker, Step: s.Step})
 		}
 		return m.out
 	}
@@ -119,6 +122,7 @@ func (m *Machine) Step(ev Event) []Action {
 	default:
 		m.stepWorker(ev)
 	}
+	m.askToYield()
 	return m.out
 }
 
@@ -132,22 +136,14 @@ func (m *Machine) stepWorker(ev Event) {
 		return
 	}
 	switch ev := ev.(type) {
-	case StateArrived: // a verified state is good even if its sender has died since
-		m.onStateArrived(w, ev)
-		return
 	case StreamBroken:
-		w.broken = true
-		m.lose(w, "its connection broke: "+ev.Reason)
+		m.leftAlone(w, "its connection broke: "+ev.Reason)
 		return
 	case Left:
-		w.broken = true
-		m.lose(w, "it left: "+ev.Reason)
+		m.leftAlone(w, "it left: "+ev.Reason)
 		return
 	case GossipDead:
 		w.suspect = true
-		return
-	}
-	if !w.alive() {
 		return
 	}
 	w.seen, w.suspect = m.now, false
@@ -155,6 +151,23 @@ func (m *Machine) stepWorker(ev Event) {
 	case Heartbeat:
 	case Ready:
 		m.onReady(w, ev)
+	case Leaving:
+		m.onLeaving(w, ev)
+	case StateArrived:
+		m.onStateArrived(w, ev)
+	case StateLost:
+		m.onStateLost(w, ev)
+	default:
+		m.stepMember(w, ev)
+	}
+}
+
+// stepMember takes what only members of the plan's ring have to tell.
+func (m *Machine) stepMember(w *member, ev Event) {
+	if !w.in {
+		return
+	}
+	switch ev := ev.(type) {
 	case StepReport:
 		m.onStepReport(w, ev)
 	case EvalReport:
@@ -163,8 +176,12 @@ func (m *Machine) stepWorker(ev Event) {
 		m.onMeasured(w, ev)
 	case Aborted:
 		m.onAborted(w, ev)
-	case StateLost:
-		m.onStateLost(w, ev)
+	case StateHash:
+		m.onStateHash(w, ev)
+	case Audit:
+		m.onAudit(w, ev)
+	case CaughtUp:
+		m.onCaughtUp(w, ev)
 	default:
 		panic(fmt.Sprintf("coordinator: event %T is unknown", ev))
 	}
@@ -194,6 +211,14 @@ func subject(ev Event) string {
 		return ev.Worker
 	case StateLost:
 		return ev.Worker
+	case StateHash:
+		return ev.Worker
+	case Audit:
+		return ev.Worker
+	case CaughtUp:
+		return ev.Worker
+	case Leaving:
+		return ev.Worker
 	}
 	panic(fmt.Sprintf("coordinator: event %T is unknown", ev))
 }
@@ -205,13 +230,13 @@ func (m *Machine) onTick(now time.Time) {
 	}
 	m.last = now
 	for _, w := range slices.Clone(m.members) {
-		if w.alive() {
-			m.checkSilence(w)
-		}
+		m.checkSilence(w)
 	}
 	switch m.phase {
 	case gathering:
 		m.checkGathering()
+	case reattaching:
+		m.checkReattaching()
 	case running:
 		if m.now-m.moved > m.cfg.StallTimeout {
 			m.end(ending{kind: endStalled, workers: m.laggards()})
@@ -223,15 +248,15 @@ func (m *Machine) onTick(now time.Time) {
 	}
 }
 
-// checkSilence loses a worker that has not been heard for too long.
+// checkSilence loses a worker that has not been heard for too long. Before it has loaded its data it may be silent for longer.
 func (m *Machine) checkSilence(w *member) {
 	limit, why := m.cfg.DeadAfter, ""
-	if m.phase == gathering {
+	if m.phase == gathering || w.ready == nil {
 		limit *= 3
 	} else if w.suspect {
 		limit, why = m.cfg.SuspectAfter, ", and the gossip says it is dead"
 	}
-	if m.now-w.seen > limit {
+	if !w.gone && m.now-w.seen > limit {
 		m.lose(w, fmt.Sprintf("no heartbeat for %v%s", limit, why))
 	}
 }
@@ -239,22 +264,34 @@ func (m *Machine) checkSilence(w *member) {
 // Standing is a snapshot of the run for a status query.
 type Standing struct {
 	Phase           string
+	Epoch           uint64
 	Step, Total     uint64
 	Generation      uint64
 	Ring            []Member
+	Workers         []WorkerStanding // all that are attached, by name
 	Loss            float64
 	ImagesPerSecond float64
 }
 
+// WorkerStanding is what a worker is to the run: loading, spare, follower, follower caught up, hosting or leaving.
+type WorkerStanding struct{ Worker, Standing string }
+
 // Standing says where the run is.
 func (m *Machine) Standing() Standing {
-	return Standing{
-		Phase: m.phase.String(), Step: m.meter.step, Total: m.cfg.TotalSteps, Generation: m.plan.Generation,
+	s := Standing{
+		Phase: m.phase.String(), Epoch: m.cfg.Epoch, Step: m.meter.step, Total: m.cfg.TotalSteps, Generation: m.plan.Generation,
 		Ring: slices.Clone(m.plan.Ring), Loss: m.meter.loss, ImagesPerSecond: m.meter.current(m.cfg.GlobalBatch),
 	}
+	for _, w := range m.members {
+		s.Workers = append(s.Workers, WorkerStanding{w.name, w.standing()})
+	}
+	return s
 }
 
 func (m *Machine) emit(a Action) { m.out = append(m.out, a) }
+
+// record journals a decision, ahead of what follows from it.
+func (m *Machine) record(e Entry) { m.emit(Record{e}) }
 
 // tell reports an event to people.
 func (m *Machine) tell(warning bool, format string, args ...any) {
@@ -264,15 +301,3 @@ func (m *Machine) tell(warning bool, format string, args ...any) {
 }
 
 func (m *Machine) enter(p phase) { m.phase, m.since = p, m.now }
-
-func (m *Machine) find(name string) *member {
-	i, ok := m.search(name)
-	if !ok {
-		return nil
-	}
-	return m.members[i]
-}
-
-func (m *Machine) search(name string) (int, bool) {
-	return slices.BinarySearchFunc(m.members, name, func(w *member, name string) int { return strings.Compare(w.name, name) })
-}

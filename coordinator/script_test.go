@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -51,10 +52,23 @@ func firstDifference(want, got string) string {
 
 // player turns lines into events and actions into lines.
 type player struct {
-	t      *testing.T
-	m      *Machine
-	now    time.Time
-	stream uint64
+	t       *testing.T
+	m       *Machine
+	cfg     Config
+	journal []Entry
+	now     time.Time
+	stream  uint64
+}
+
+// step feeds the machine, and journals what it records.
+func (p *player) step(ev Event) []Action {
+	out := p.m.Step(ev)
+	for _, a := range out {
+		if r, ok := a.(Record); ok {
+			p.journal = append(p.journal, throughDisk(p.t, r.Entry))
+		}
+	}
+	return out
 }
 
 func (p *player) play(script string) string {
@@ -112,6 +126,8 @@ func (p *player) line(line string) []Action {
 	case "config":
 		p.configure(kv)
 		return nil
+	case "restart":
+		return p.restart()
 	case "tick":
 		d, err := time.ParseDuration(arg)
 		if err != nil {
@@ -120,9 +136,9 @@ func (p *player) line(line string) []Action {
 		var out []Action
 		for ; d > 0; d -= 200 * time.Millisecond {
 			p.now = p.now.Add(200 * time.Millisecond)
-			out = append(out, p.m.Step(Tick{p.now})...)
+			out = append(out, p.step(Tick{p.now})...)
 			for _, w := range strings.Split(kv["alive"], ",") {
-				out = append(out, p.m.Step(Heartbeat{w})...)
+				out = append(out, p.step(Heartbeat{w})...)
 			}
 		}
 		return out
@@ -130,23 +146,79 @@ func (p *player) line(line string) []Action {
 		p.stream++
 		h := Hello{Stream: p.stream, Worker: arg, Version: "v1", Settings: map[string]string{}}
 		for k, v := range kv {
-			if k == "version" {
+			switch k {
+			case "version":
 				h.Version = v
-				continue
+			case "attached":
+				h.Attached = p.attachment(arg, v, kv)
+			case "step", "running", "behind", "epoch":
+			default:
+				h.Settings[k] = v
 			}
-			h.Settings[k] = v
 		}
-		return p.m.Step(h)
+		return p.step(h)
 	case "ready":
-		r := Ready{Worker: arg, RingAddress: "10.0.0.1:" + strconv.Itoa(len(arg)*1000+int(arg[len(arg)-1])), DataFingerprint: "d1", DataSummary: "50000 images", Numerics: "fp32", Engine: "cpu"}
+		r := readyOf(arg)
 		for k, to := range map[string]*string{"ring": &r.RingAddress, "data": &r.DataFingerprint, "summary": &r.DataSummary, "numerics": &r.Numerics} {
 			if v, ok := kv[k]; ok {
 				*to = v
 			}
 		}
-		return p.m.Step(r)
+		return p.step(r)
 	}
-	return p.m.Step(p.event(cmd, arg, step, kv))
+	return p.step(p.event(cmd, arg, step, kv))
+}
+
+// readyOf is what a worker says that has everything.
+func readyOf(worker string) Ready {
+	return Ready{Worker: worker, RingAddress: "10.0.0.1:" + strconv.Itoa(len(worker)*1000+int(worker[len(worker)-1])), DataFingerprint: "d1", DataSummary: "50000 images", Numerics: "fp32", Engine: "cpu"}
+}
+
+// attachment reads "GENERATION.SEQUENCE", and the rest from the line's pairs.
+func (p *player) attachment(worker, plan string, kv map[string]string) *Attachment {
+	a := &Attachment{Run: "demo", Epoch: 1, Step: p.number(kv["step"]), Running: kv["running"] != "", Behind: kv["behind"] != "", Ready: readyOf(worker)}
+	generation, sequence, _ := strings.Cut(plan, ".")
+	a.Generation, a.Sequence = p.number(generation), p.number(sequence)
+	if kv["epoch"] != "" {
+		a.Epoch = p.number(kv["epoch"])
+	}
+	return a
+}
+
+// throughDisk gives an entry as the next coordinator reads it.
+func throughDisk(t interface{ Fatal(...any) }, e Entry) Entry {
+	b, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out Entry
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// restart ends the coordinator and starts another with its journal.
+func (p *player) restart() []Action {
+	p.cfg.Epoch++
+	var err error
+	if p.m, err = New(p.cfg); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.m.Restore(p.journal); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.step(Tick{p.now})
+}
+
+func numbers(p *player, text string) []uint64 {
+	var out []uint64
+	for _, f := range strings.Split(text, ",") {
+		if f != "" {
+			out = append(out, p.number(f))
+		}
+	}
+	return out
 }
 
 func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event {
@@ -167,7 +239,8 @@ func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event
 			}
 		}
 		start := time.Unix(0, 0).Add(time.Duration(step-1) * took)
-		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(took), Tail: tail, StateHash: kv["hash"]}
+		return StepReport{Worker: arg, Step: step, Loss: 1 / float64(step), Images: 256, Correct1: 64, LR: 0.1, Start: start, End: start.Add(took), Tail: tail, StateHash: kv["hash"],
+			Generation: p.generation(kv), Sequence: p.m.plan.Sequence, Last: kv["last"] != "", Behind: kv["behind"] != ""}
 	case "measured":
 		hop, err := time.ParseDuration(kv["hop"])
 		if err != nil {
@@ -178,7 +251,15 @@ func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event
 		return EvalReport{Worker: arg, Step: step, Images: p.number(kv["images"]), Correct1: p.number(kv["right"]), LossSum: int64(p.number(kv["images"])) << 31}
 	case "aborted":
 		cause := map[string]Cause{"paused": CausePaused, "ring": CauseRing, "nonfinite": CauseNonFinite, "local": CauseLocal}[kv["cause"]]
-		return Aborted{Worker: arg, Step: step, Cause: cause, Reason: kv["reason"], Peer: kv["peer"]}
+		return Aborted{Worker: arg, Step: step, Cause: cause, Reason: kv["reason"], Peer: kv["peer"], Generation: p.generation(kv), Behind: kv["behind"] != "", Kept: numbers(p, kv["kept"])}
+	case "caught-up":
+		return CaughtUp{Worker: arg, Step: step, Generation: p.generation(kv)}
+	case "leaving":
+		return Leaving{arg, kv["reason"]}
+	case "hash":
+		return StateHash{Worker: arg, Step: step, Hash: kv["hash"]}
+	case "audit":
+		return Audit{Worker: arg, Step: step, Replica: int(p.number(kv["replica"])), Digest: kv["digest"], Generation: p.generation(kv)}
 	case "broken":
 		return StreamBroken{arg, "EOF"}
 	case "gossip-dead":
@@ -200,6 +281,14 @@ func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event
 	return nil
 }
 
+// generation is the newest plan's unless another is given.
+func (p *player) generation(kv map[string]string) uint64 {
+	if g, ok := kv["gen"]; ok {
+		return p.number(g)
+	}
+	return p.m.plan.Generation
+}
+
 func (p *player) configure(kv map[string]string) {
 	cfg := DefaultConfig()
 	cfg.Run, cfg.Version, cfg.Settings = "demo", "v1", map[string]string{"seed": "1", "arch": "cifar-resnet20"}
@@ -207,6 +296,7 @@ func (p *player) configure(kv map[string]string) {
 	cfg.StepsPerEpoch, cfg.GlobalBatch, cfg.Replicas = 10, 256, 8
 	cfg.MinWorkers = int(p.number(kv["workers"]))
 	cfg.Group = int(p.number(kv["group"]))
+	cfg.VerifyEvery = p.number(kv["verify"])
 	cfg.FixedCrew, cfg.NoStore = kv["fixed"] != "", kv["nostore"] != ""
 	if cfg.FirstStep > 0 {
 		cfg.Resumed = fmt.Sprintf("ckpt-%d", cfg.FirstStep)
@@ -235,11 +325,31 @@ func (p *player) configure(kv map[string]string) {
 			p.t.Fatal(err)
 		}
 	}
+	p.cfg, p.journal = cfg, nil
 	if p.m, err = New(cfg); err != nil {
 		p.t.Fatal(err)
 	}
 	p.now = time.Unix(1000, 0)
-	p.m.Step(Tick{p.now})
+	p.step(Tick{p.now})
+}
+
+func mark(on bool, name string) string {
+	if on {
+		return " " + name
+	}
+	return ""
+}
+
+// describeEntry writes what is journaled; of a plan, which follows, only its number.
+func describeEntry(e Entry) string {
+	if e.Plan != nil {
+		return fmt.Sprintf("plan %d.%d", e.Plan.Generation, e.Plan.Sequence)
+	}
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // withTail names a tail where a script gives any.
@@ -254,7 +364,7 @@ func withTail(d time.Duration) string {
 func describe(a Action) string {
 	switch a := a.(type) {
 	case Welcome:
-		return "welcome " + a.Worker
+		return "welcome " + a.Worker + mark(a.PullState, "pull") + mark(a.Reattached, "reattached")
 	case Refuse:
 		return fmt.Sprintf("refuse %s (%s): %s", a.Worker, a.Kind, a.Reason)
 	case Publish:
@@ -263,12 +373,21 @@ func describe(a Action) string {
 		for _, m := range pl.Ring {
 			ring = append(ring, m.Worker)
 		}
-		topology := "" // flat, and nothing to measure
+		more := "" // flat, and nothing to measure
 		if pl.Group != 1 || pl.Measure {
-			topology = fmt.Sprintf(" group=%d measure=%v", pl.Group, pl.Measure)
+			more = fmt.Sprintf(" group=%d measure=%v", pl.Group, pl.Measure)
 		}
+		if pl.Followers != nil {
+			more += fmt.Sprintf(" followers=%v", pl.Followers)
+		}
+		if pl.Behind != nil {
+			more += fmt.Sprintf(" behind=%v", pl.Behind)
+		}
+		more += mark(pl.Restore, "restore")
 		return fmt.Sprintf("publish %d.%d ring=%v hosts=%v steps=[%d,%d) lr=%v checkpoints=%v evaluate=%v%s", pl.Generation, pl.Sequence, ring,
-			pl.ReplicaHost, pl.FirstStep, pl.UntilStep, pl.LearningRates, pl.CheckpointAfter, pl.Evaluate, topology)
+			pl.ReplicaHost, pl.FirstStep, pl.UntilStep, pl.LearningRates, pl.CheckpointAfter, pl.EvaluateAfter, more)
+	case Record:
+		return "record " + describeEntry(a.Entry)
 	case Report:
 		if e := a.Evaluation; e != nil {
 			return fmt.Sprintf("evaluation step=%d images=%d top1=%.3f loss=%.3f", e.Step, e.Images, e.Top1(), e.Loss)

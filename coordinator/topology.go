@@ -80,38 +80,48 @@ func (t Traffic) Estimate(workers, group int) time.Duration {
 	return time.Duration((latency + max(links, laps) + messages) * float64(time.Second))
 }
 
-// measures says whether the first plan should have the links measured.
-func (m *Machine) measures() bool { return m.cfg.Group == 0 && dividesIntoGroups(m.cfg.MinWorkers) }
+// maxMeasured is how many plans ask for a measurement that does not come: another would only keep training back.
+const maxMeasured = 3
 
-// onMeasured keeps what a worker found of its links.
-func (m *Machine) onMeasured(w *member, e Measured) {
-	if m.plan.Measure && e.Traffic.plausible() {
-		w.traffic = &e.Traffic
-	}
-}
-
-// regroup decides the ring's topology anew once every worker has measured; it says whether that makes another generation. The middle
-// of what they found counts: one that was held up says little of the links.
-func (m *Machine) regroup(p *Plan) bool {
-	if !m.plan.Measure {
+// measures says whether a plan should have the links measured: once, and not while somebody fetches a state over them.
+func (m *Machine) measures(seats []seat) bool {
+	if m.cfg.Group != 0 || m.measured >= maxMeasured || m.traffic.plausible() || !dividesIntoGroups(len(seats)) {
 		return false
 	}
+	return !slices.ContainsFunc(seats, func(s seat) bool { return s.follows })
+}
+
+// chooseGroup gives the topology of a ring of so many, with what was measured of the links so far.
+func (m *Machine) chooseGroup(workers int) int {
+	if m.cfg.Group == 0 {
+		return ChooseGroup(workers, m.traffic)
+	}
+	if workers%m.cfg.Group != 0 {
+		return 1
+	}
+	return m.cfg.Group
+}
+
+// onMeasured keeps what a worker found of its links. The middle of what all found counts: one that was held up says little of the links.
+func (m *Machine) onMeasured(w *member, e Measured) {
+	if !m.plan.Measure || !e.Traffic.plausible() {
+		return
+	}
+	w.traffic = &e.Traffic
 	var hops []time.Duration
 	var rates []float64
-	var t Traffic
-	for _, w := range m.members {
+	t := e.Traffic
+	for _, w := range m.ring() {
 		if w.traffic == nil {
-			return false
+			return
 		}
-		t = *w.traffic
-		hops, rates = append(hops, t.Hop), append(rates, t.BytesPerSecond)
+		hops, rates = append(hops, w.traffic.Hop), append(rates, w.traffic.BytesPerSecond)
 	}
 	slices.Sort(hops)
 	slices.Sort(rates)
 	t.Hop, t.BytesPerSecond = hops[len(hops)/2], rates[len(rates)/2]
-	if p.Group = ChooseGroup(len(m.members), t); p.Group == m.plan.Group {
-		return false
+	m.traffic = t
+	if group := m.chooseGroup(len(hops)); group != m.plan.Group {
+		m.tell(false, "ring of two levels, groups of %d: %v a hop and %.0f MB/s were measured", group, t.Hop, t.BytesPerSecond/1e6)
 	}
-	m.tell(false, "ring of two levels, groups of %d: %v a hop and %.0f MB/s were measured", p.Group, t.Hop, t.BytesPerSecond/1e6)
-	return true
 }

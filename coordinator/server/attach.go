@@ -135,7 +135,7 @@ func ended(err error) error {
 }
 
 func isLast(msg *pb.CoordinatorMessage) bool {
-	return msg.GetStop() != nil || msg.GetRefused() != nil
+	return msg.GetStop() != nil || msg.GetRefused() != nil || msg.GetRemoved() != nil
 }
 
 // receive turns a worker's messages into events. The first must be Hello.
@@ -182,11 +182,12 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	case *pb.WorkerMessage_Ready:
 		r := b.Ready
 		return coordinator.Ready{Worker: worker, RingAddress: clip(r.RingAddress), DataFingerprint: clip(r.DataFingerprint),
-			DataSummary: clip(r.DataSummary), Numerics: clip(r.Numerics), Engine: clip(r.Engine)}
+			DataSummary: clip(r.DataSummary), Numerics: clip(r.Numerics), Engine: clip(r.Engine), GossipAddress: clip(r.GossipAddress)}
 	case *pb.WorkerMessage_Step:
 		r := b.Step
 		return coordinator.StepReport{Worker: worker, Step: r.Step, Loss: r.Loss, Images: r.Images, Correct1: r.Correct1, LR: r.LearningRate,
-			Start: time.Unix(0, r.StartUnixNanos), End: time.Unix(0, r.EndUnixNanos), Tail: time.Duration(max(0, r.RingWaitNanos)), StateHash: clip(r.StateHash)}
+			Start: time.Unix(0, r.StartUnixNanos), End: time.Unix(0, r.EndUnixNanos), Tail: time.Duration(max(0, r.RingWaitNanos)), StateHash: clip(r.StateHash),
+			Generation: r.Generation, Sequence: r.Sequence, Last: r.Last, Behind: r.Behind, Compute: time.Duration(max(0, r.ComputeNanos))}
 	case *pb.WorkerMessage_Eval:
 		r := b.Eval
 		return coordinator.EvalReport{Worker: worker, Step: r.Step, Images: r.Images, Correct1: r.Correct1, Correct5: r.Correct5, LossSum: r.LossSum}
@@ -196,7 +197,17 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 			Hop: time.Duration(r.HopNanos), BytesPerSecond: r.BytesPerSecond, StepBytes: r.StepBytes, Buckets: int(r.Buckets)}}
 	case *pb.WorkerMessage_Aborted:
 		r := b.Aborted
-		return coordinator.Aborted{Worker: worker, Step: r.Step, Cause: causes[r.Cause], Reason: clip(r.Reason), Peer: clip(r.Peer)}
+		return coordinator.Aborted{Worker: worker, Step: r.Step, Cause: causes[r.Cause], Reason: clip(r.Reason), Peer: clip(r.Peer),
+			Generation: r.Generation, Behind: r.Behind, Kept: r.Kept}
+	case *pb.WorkerMessage_StateHash:
+		return coordinator.StateHash{Worker: worker, Step: b.StateHash.Step, Hash: clip(b.StateHash.Hash)}
+	case *pb.WorkerMessage_Audit:
+		r := b.Audit
+		return coordinator.Audit{Worker: worker, Generation: r.Generation, Step: r.Step, Replica: int(r.Replica), Digest: clip(r.Digest)}
+	case *pb.WorkerMessage_CaughtUp:
+		return coordinator.CaughtUp{Worker: worker, Generation: b.CaughtUp.Generation, Step: b.CaughtUp.Step}
+	case *pb.WorkerMessage_Leaving:
+		return coordinator.Leaving{Worker: worker, Reason: clip(b.Leaving.Reason)}
 	case *pb.WorkerMessage_Heartbeat:
 		return coordinator.Heartbeat{Worker: worker}
 	case *pb.WorkerMessage_Leave:
@@ -236,7 +247,8 @@ func (s *Server) welcome(a coordinator.Welcome) {
 		s.follow = append(s.follow, coordinator.StreamBroken{Worker: a.Worker, Reason: "the stream ended before it was welcomed"})
 		return
 	}
-	s.put(ss, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Welcome{Welcome: &pb.Welcome{Run: s.cfg.Machine.Run, Settings: s.cfg.Machine.Settings}}})
+	s.put(ss, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Welcome{Welcome: &pb.Welcome{
+		Run: s.cfg.Machine.Run, Settings: s.cfg.Machine.Settings, Epoch: a.Epoch, PullState: a.PullState, Reattached: a.Reattached}}})
 }
 
 func (s *Server) refuse(a coordinator.Refuse) {
@@ -248,6 +260,16 @@ func (s *Server) refuse(a coordinator.Refuse) {
 	s.mu.Unlock()
 	if ss != nil {
 		s.put(ss, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Refused{Refused: &pb.Refused{Reason: a.Reason}}})
+	}
+}
+
+// remove tells a worker that it is out of the ring, which is also the last word on its stream.
+func (s *Server) remove(a coordinator.Removed) {
+	s.send(a.Worker, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Removed{Removed: &pb.Removed{Reason: a.Reason, ForGood: a.ForGood}}})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ss := s.byName[a.Worker]; ss != nil {
+		s.unbind(ss)
 	}
 }
 
@@ -265,12 +287,16 @@ func (s *Server) publish(p coordinator.Plan) {
 	msg := &pb.Plan{
 		Generation: p.Generation, Sequence: p.Sequence, FirstStep: p.FirstStep, UntilStep: p.UntilStep,
 		CheckpointAfter: p.CheckpointAfter, Group: uint32(p.Group), Measure: p.Measure,
+		Epoch: p.Epoch, EvaluateAfter: p.EvaluateAfter, VerifyEvery: p.VerifyEvery, Restore: p.Restore,
 	}
-	if p.Evaluate {
-		msg.EvaluateAfter = []uint64{p.UntilStep}
+	for _, f := range p.Followers {
+		msg.Followers = append(msg.Followers, &pb.Follower{Position: uint32(f.Position), Base: f.Base})
+	}
+	for _, b := range p.Behind {
+		msg.Behind = append(msg.Behind, uint32(b))
 	}
 	for _, m := range p.Ring {
-		msg.Ring = append(msg.Ring, &pb.Member{Worker: m.Worker, RingAddress: m.RingAddress})
+		msg.Ring = append(msg.Ring, &pb.Member{Worker: m.Worker, RingAddress: m.RingAddress, GossipAddress: m.GossipAddress})
 	}
 	for _, h := range p.ReplicaHost {
 		msg.ReplicaHost = append(msg.ReplicaHost, uint32(h))

@@ -240,7 +240,7 @@ func (f *fake) obey(msg *pb.CoordinatorMessage) (bool, error) {
 		f.plans = append(f.plans, b.Plan)
 		f.train(b.Plan)
 	case *pb.CoordinatorMessage_Pause:
-		f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Aborted{Aborted: &pb.Aborted{Step: f.step, Cause: pb.Cause_CAUSE_PAUSED}}})
+		f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Aborted{Aborted: &pb.Aborted{Step: f.step, Cause: pb.Cause_CAUSE_PAUSED, Generation: f.generation()}}})
 	case *pb.CoordinatorMessage_SendState:
 		f.puts = append(f.puts, f.putState(b.SendState.Step))
 	case *pb.CoordinatorMessage_Stop:
@@ -248,6 +248,14 @@ func (f *fake) obey(msg *pb.CoordinatorMessage) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// generation is that of the newest plan.
+func (f *fake) generation() uint64 {
+	if len(f.plans) == 0 {
+		return 0
+	}
+	return f.plans[len(f.plans)-1].Generation
 }
 
 func (f *fake) train(p *pb.Plan) {
@@ -259,7 +267,8 @@ func (f *fake) train(p *pb.Plan) {
 			return
 		}
 		f.step = s
-		r := &pb.StepReport{Step: s, Loss: 2 / float64(s), Images: 64, Correct1: 32, LearningRate: 0.1, StartUnixNanos: int64(s) * 1e9, EndUnixNanos: int64(s+1) * 1e9, RingWaitNanos: int64(s) * 1e6}
+		r := &pb.StepReport{Step: s, Loss: 2 / float64(s), Images: 64, Correct1: 32, LearningRate: 0.1, StartUnixNanos: int64(s) * 1e9, EndUnixNanos: int64(s+1) * 1e9, RingWaitNanos: int64(s) * 1e6,
+			Generation: p.Generation, Sequence: p.Sequence, Last: s == p.UntilStep}
 		if s == p.UntilStep {
 			r.StateHash = stateAt(f.init, s).Hash()
 			if f.spoil {
@@ -271,7 +280,7 @@ func (f *fake) train(p *pb.Plan) {
 			f.puts = append(f.puts, f.putState(s))
 		}
 	}
-	if len(p.EvaluateAfter) > 0 {
+	if slices.Contains(p.EvaluateAfter, p.UntilStep) {
 		f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Eval{Eval: &pb.EvalReport{Step: p.UntilStep, Images: 50, Correct1: 30, Correct5: 45, LossSum: 50 << 31}}})
 	}
 }

@@ -243,6 +243,13 @@ func (s *Server) carryOut(action coordinator.Action) {
 		s.send(a.Worker, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Pause{Pause: &pb.Pause{Reason: a.Reason}}})
 	case coordinator.SendState:
 		s.send(a.Worker, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_SendState{SendState: &pb.SendState{Step: a.Step}}})
+	case coordinator.Yield:
+		s.send(a.Worker, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Yield{Yield: &pb.Yield{Generation: a.Generation, Sequence: a.Sequence}}})
+	case coordinator.Verified:
+		s.send(a.Worker, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Verified{Verified: &pb.Verified{Step: a.Step}}})
+	case coordinator.Removed:
+		s.remove(a)
+	case coordinator.Record, coordinator.Load, coordinator.Drop: // there is no journal yet, and one state to start from
 	case coordinator.Stop:
 		s.stop(a)
 	case coordinator.Store:

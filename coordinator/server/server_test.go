@@ -141,13 +141,25 @@ func await(t *testing.T, what <-chan struct{}) {
 	select {
 	case <-what:
 	case <-time.After(patience):
-		t.Fatal("no worker becomes ready")
+		t.Fatal("what was waited for does not happen")
 	}
 }
 
-// TestWorkerKilled: the connection of one of three workers breaks in a step. The others' newest state is stored.
+// whenRegrouped tells on a channel that a generation is over and another follows.
+func whenRegrouped(cfg *Config) <-chan struct{} {
+	again := make(chan struct{}, 16)
+	cfg.Progress = func(p coordinator.Progress) {
+		if strings.Contains(p.Event, "going on from step") {
+			again <- struct{}{}
+		}
+	}
+	return again
+}
+
+// TestWorkerKilled: the connection of one of three workers breaks in a step. The others go on from the newest state.
 func TestWorkerKilled(t *testing.T) {
 	cfg, store := testConfig(t, 3)
+	again := whenRegrouped(&cfg)
 	r := start(t, cfg)
 	fakes := []*fake{dial(t, r.addr, "1"), dial(t, r.addr, "2"), dial(t, r.addr, "3")}
 	for i, f := range fakes {
@@ -160,18 +172,20 @@ func TestWorkerKilled(t *testing.T) {
 		}
 	}
 	wg := crew(fakes...)
+	await(t, again)
+	r.s.Interrupt("interrupted")
 	result, err := r.wait()
 	wg.Wait()
-	var lost *coordinator.WorkerLostError
-	if !errors.As(err, &lost) || lost.Worker != "2" || lost.Path != "mem-4" || lost.Step != 4 {
+	var ended *coordinator.InterruptedError
+	if !errors.As(err, &ended) || ended.Path != "mem-4" || ended.Step != 4 {
 		t.Fatalf("ended with %v", err)
 	}
 	if !slices.Equal(store.steps(), []uint64{4}) || result.Hash != stateAt(cfg.Initial, 4).Hash() {
 		t.Errorf("checkpoints of %v, result %+v", store.steps(), result)
 	}
 	for _, i := range []int{0, 2} {
-		if s := fakes[i].stop; s == nil || !s.Failed || !strings.Contains(s.Reason, "worker 2") {
-			t.Errorf("worker %s was told %v", fakes[i].name, s)
+		if p := fakes[i].plans; len(p) != 2 || p[1].Generation != 2 || len(p[1].Ring) != 2 || p[1].FirstStep != 4 || !slices.Equal(p[1].Behind, []uint32{1}) {
+			t.Errorf("worker %s got plans %v", fakes[i].name, p)
 		}
 	}
 }
@@ -183,6 +197,7 @@ func TestFrozenWorker(t *testing.T) {
 	cfg.Machine.DeadAfter, cfg.Machine.SuspectAfter = time.Hour, time.Second
 	hints := make(chan gossip.Event, 1)
 	cfg.Gossip = hints
+	again := whenRegrouped(&cfg)
 	r := start(t, cfg)
 	alive, frozen := dial(t, r.addr, "1"), dial(t, r.addr, "2")
 	alive.onStep = func(step uint64) bool { return step <= 2 }
@@ -202,11 +217,18 @@ func TestFrozenWorker(t *testing.T) {
 		}
 	}
 	hints <- gossip.Event{Kind: gossip.Dead, Name: "2"}
-	_, err := r.wait()
-	wg.Wait()
-	var lost *coordinator.WorkerLostError
-	if !errors.As(err, &lost) || lost.Worker != "2" || !strings.Contains(lost.How, "gossip") {
+	await(t, again)
+	r.s.Interrupt("interrupted")
+	if _, err := r.wait(); !errors.As(err, new(*coordinator.InterruptedError)) {
 		t.Fatalf("ended with %v", err)
+	}
+	wg.Wait()
+	msg, err := frozen.stream.Recv()
+	for err == nil && msg.GetRemoved() == nil {
+		msg, err = frozen.stream.Recv()
+	}
+	if err != nil || !strings.Contains(msg.GetRemoved().Reason, "gossip") {
+		t.Errorf("the frozen worker was told %v, %v", msg, err)
 	}
 }
 
@@ -299,7 +321,7 @@ func TestNonFinite(t *testing.T) {
 			if step < 6 {
 				return true
 			}
-			msg := &pb.Aborted{Step: 5, Cause: pb.Cause_CAUSE_NON_FINITE, Reason: "a replica of another worker"}
+			msg := &pb.Aborted{Step: 5, Cause: pb.Cause_CAUSE_NON_FINITE, Generation: f.generation(), Reason: "a replica of another worker"}
 			if f == b {
 				msg.Reason, msg.Peer = "replica 7 has NaN in fc.weight", "2"
 			}
