@@ -199,6 +199,24 @@ func (s *Store) prune(ctx context.Context, saved uint64) error {
 	return s.o.FS.SyncDir(s.o.Dir)
 }
 
+// Drop removes the checkpoints of all steps after that one.
+func (s *Store) Drop(after uint64) error {
+	entries, err := s.List()
+	if err != nil {
+		return err
+	}
+	gone := slices.DeleteFunc(entries, func(e Entry) bool { return e.Step <= after })
+	for _, e := range gone {
+		if err := s.o.FS.Remove(e.Path); err != nil {
+			return err
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return s.o.FS.SyncDir(s.o.Dir)
+}
+
 // Load reads and checks one checkpoint. A damaged one gives a *Damage.
 func (s *Store) Load(ctx context.Context, path string) (*Checkpoint, error) {
 	return visit(s.o.FS, path, func(f vfs.File, size int64) (*Checkpoint, error) {

@@ -25,7 +25,7 @@ func openBenchRings(sec *network) func(ringbench.Link, string) (ringbench.Rings,
 		if err := checkBenchLink(l); err != nil {
 			return nil, err
 		}
-		r, err := openRings(l.Run, net.JoinHostPort(host, "0"), l.Wire, l.Transport, l.Coding, sec)
+		r, err := openRings(l.Run, net.JoinHostPort(host, "0"), l.Wire, l.Transport, l.Coding, sec, nil)
 		if err != nil {
 			return nil, err
 		}

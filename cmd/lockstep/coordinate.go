@@ -31,6 +31,8 @@ type runOptions struct {
 	out        string
 	resume     bool
 	resumeFrom string
+	stateDir   string
+	verify     uint64
 	keep       int
 	listen     string
 	control    string
@@ -52,6 +54,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.out, "out", "", "output folder; empty: runs/NETWORK-TIME")
 	f.BoolVar(&o.resume, "resume", false, "go on with the run in --out, from its newest checkpoint")
 	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
+	f.Uint64Var(&o.verify, "verify-every", 100, "steps between comparisons of the workers' states, to find bits that hardware got wrong; 0: never")
 	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector (Jaeger, port 4317) for traces")
@@ -98,6 +101,7 @@ everything but their own data and cores through it.`,
 	}
 	f := cmd.Flags()
 	o.addRunFlags(f)
+	f.StringVar(&o.stateDir, "state", "", "folder of the journal of decisions, for storage that another machine can take over with --resume; empty: --out")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7946", "HOST:PORT where workers join (TCP and UDP)")
 	f.StringVar(&o.control, "control", "", "HOST:PORT of the control service; empty: any free port on --listen's host")
 	f.StringVar(&o.advertise, "advertise", "", "host under which workers reach this machine; empty: --listen's")
@@ -147,12 +151,21 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	}
 	defer finish()
 	name := p.runName()
-	listener, node, err := meet(o, name, log)
+	if c != nil {
+		if err := p.forgetCrew(); err != nil {
+			return res, err
+		}
+	}
+	listener, node, err := meet(o, name, p.history.Epoch, log)
 	if err != nil {
 		return res, err
 	}
 	defer node.Close() // its goodbye is a courtesy
 
+	if at := p.gossipers(); len(at) > 0 && c == nil {
+		out.event(fmt.Sprintf("coordinator %d of run %s: looking for its workers", p.history.Epoch, name))
+		node.Reach(at)
+	}
 	cfg := serverConfig(o, p, c, name, listener, node, tele, log)
 	var begun atomic.Bool // a step was done, so every worker had joined
 	cfg.Evaluated = out.evaluated
@@ -194,7 +207,7 @@ func runWithCrew(ctx context.Context, s *server.Server, p *prepared, c crew, joi
 }
 
 // meet opens what workers find the coordinator by: the control service's listener, and the gossip that tells its address.
-func meet(o *runOptions, name string, log *slog.Logger) (net.Listener, *gossip.Node, error) {
+func meet(o *runOptions, name string, epoch uint64, log *slog.Logger) (net.Listener, *gossip.Node, error) {
 	listener, err := listenControl(o)
 	if err != nil {
 		return nil, nil, err
@@ -203,8 +216,8 @@ func meet(o *runOptions, name string, log *slog.Logger) (net.Listener, *gossip.N
 	if err != nil {
 		return nil, nil, errors.Join(err, listener.Close())
 	}
-	node, err := gossip.Start(gossip.Config{Name: "coordinator-" + name, Role: gossip.Coordinator, BindAddr: o.listen, AdvertiseAddr: o.advertise,
-		Meta: gossip.Meta{RPC: rpc, Run: name, Version: buildVersion()}, Key: o.sec.gossipKey(), Label: gossipLabel, Log: log})
+	node, err := gossip.Start(gossip.Config{Name: fmt.Sprintf("coordinator-%d-%s", epoch, name), Role: gossip.Coordinator, BindAddr: o.listen, AdvertiseAddr: o.advertise,
+		Meta: gossip.Meta{RPC: rpc, Run: name, Epoch: epoch, Version: buildVersion()}, Key: o.sec.gossipKey(), Label: gossipLabel, Log: log})
 	if err != nil {
 		return nil, nil, errors.Join(err, listener.Close())
 	}
@@ -225,6 +238,8 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	m.EvalEvery, _ = coordinator.ParseSpan(p.settings.evalEvery) // validated before
 	m.Version, m.Settings, m.FixedCrew = buildVersion(), p.settings.values(), c != nil
 	m.DataFingerprint, m.DataSummary = p.record.Data, p.summary
+	m.Epoch, m.VerifyEvery = p.history.Epoch, o.verify
+	cfg.Journal, cfg.History = p.journal, p.history.Entries
 	cfg.Listener, cfg.Initial, cfg.Store, cfg.Gossip, cfg.Log = l, p.initial, p.store, node.Events(), log
 	if o.sec.identity != nil {
 		cfg.TLS = o.sec.identity.Server()

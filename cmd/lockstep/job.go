@@ -24,6 +24,7 @@ type jobOptions struct {
 	transport  string // how ring neighbours are reached
 	advertise  string // host that neighbours dial; empty: the one listened on
 	coding     string // as --coding names it
+	gossip     string // HOST:PORT where this worker gossips
 	log        *slog.Logger
 }
 
@@ -72,7 +73,8 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		return nil, err
 	}
 	closers = append(closers, engine.Close)
-	r, err := openRings(run, o.ringListen, s.wire, o.transport, o.coding, sec)
+	states := &worker.StateServer{}
+	r, err := openRings(run, o.ringListen, s.wire, o.transport, o.coding, sec, states)
 	if err != nil {
 		return nil, err
 	}
@@ -83,10 +85,10 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 		return nil, err
 	}
 	return &worker.Job{
-		Network: net, Engine: engine, Data: f, Rings: r,
+		Network: net, Engine: engine, Data: f, Rings: r, States: states, Peers: peers{sec},
 		Replicas: s.replicas(), ReplicaBatch: s.replicaBatch, WireBits: s.wire,
 		SGD:         core.SGD{Momentum: s.momentum, WeightDecay: s.weightDecay},
-		Fingerprint: d.fingerprint(), Summary: d.summary(), RingAddress: addr, Close: closeAll,
+		Fingerprint: d.fingerprint(), Summary: d.summary(), RingAddress: addr, GossipAddress: o.gossip, Close: closeAll,
 	}, nil
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/coordinator/journal"
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
@@ -46,6 +47,8 @@ type prepared struct {
 	resumed  string // the checkpoint's path; empty for a fresh run
 	occupied bool   // the output folder holds an earlier run
 	lock     io.Closer
+	journal  *journal.Journal
+	history  journal.Opened
 	notes    []string // for people, before training begins
 }
 
@@ -136,29 +139,111 @@ func (p *prepared) claim(o *runOptions) (err error) {
 		return fmt.Errorf("a run is writing to %s: wait for its end, or choose another --out: %w", o.out, err)
 	}
 	if p.occupied {
-		dir, aside := checkpointDir(o.out), ""
-		for k := 1; aside == ""; k++ {
-			name := fmt.Sprintf("%s.%d", dir, k)
-			if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
-				aside = name
-			} else if err != nil {
-				return err
-			}
+		dir := checkpointDir(o.out)
+		aside, err := freeName(dir)
+		if err != nil {
+			return err
 		}
 		if err := os.Rename(dir, aside); err != nil {
 			return fmt.Errorf("setting the run before this one aside: %w", err)
 		}
 		p.notes = append(p.notes, fmt.Sprintf("%s held a run already: its checkpoints are now in %s (--resume goes on with a run)", o.out, aside))
 	}
+	if err := p.openJournal(o); err != nil {
+		return err
+	}
 	return p.openStore(o)
+}
+
+// openJournal opens what earlier coordinators of the run have decided; a new run sets the journal of the one before it aside.
+func (p *prepared) openJournal(o *runOptions) (err error) {
+	dir := o.stateDir
+	if dir == "" {
+		dir = o.out
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, journal.Name)
+	if !o.resume {
+		if err := setAside(path); err != nil {
+			return err
+		}
+	}
+	if p.journal, p.history, err = journal.Open(path); err != nil {
+		return err
+	}
+	if p.history.Cut > 0 {
+		p.notes = append(p.notes, fmt.Sprintf("%s ended in %d bytes of a record that was never finished; they are cut off", path, p.history.Cut))
+	}
+	return nil
+}
+
+// setAside gives a file that is there another name.
+func setAside(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	aside, err := freeName(path)
+	if err != nil {
+		return err
+	}
+	return os.Rename(path, aside)
+}
+
+// freeName is the first of path.1, path.2, ... that is not there.
+func freeName(path string) (string, error) {
+	for k := 1; ; k++ {
+		name := fmt.Sprintf("%s.%d", path, k)
+		if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
+			return name, nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+// forgetCrew notes in the journal that the workers of an earlier start are gone, as those of train are with the process that started them:
+// nobody is waited for.
+func (p *prepared) forgetCrew() error {
+	if p.history.Over || len(p.history.Entries) == 0 {
+		return nil
+	}
+	over := coordinator.Entry{Over: &coordinator.OverEntry{Step: p.initial.Step, Error: "its processes ended before it was complete"}}
+	p.history.Entries = append(p.history.Entries, over)
+	return p.journal.Append(over)
+}
+
+// gossipers are where the newest plan's workers gossip.
+func (p *prepared) gossipers() []string {
+	var at []string
+	for _, e := range p.history.Entries {
+		if e.Plan == nil {
+			continue
+		}
+		at = nil
+		for _, m := range e.Plan.Ring {
+			if m.GossipAddress != "" {
+				at = append(at, m.GossipAddress)
+			}
+		}
+	}
+	if p.history.Over {
+		return nil
+	}
+	return at
 }
 
 // close gives the output folder free.
 func (p *prepared) close() error {
-	if p.lock == nil {
-		return nil
+	var errs []error
+	if p.journal != nil {
+		errs = append(errs, p.journal.Close())
 	}
-	return p.lock.Close()
+	if p.lock != nil {
+		errs = append(errs, p.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func stepOf(c *checkpoint.Checkpoint) uint64 {
@@ -327,8 +412,24 @@ func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Me
 	return path, err
 }
 
-// runName tells this start of a run from any other, so that stray processes of an earlier one are refused.
+// Get implements server.Store.
+func (r *runStore) Get(ctx context.Context, path string) (*snapshot.Snapshot, error) {
+	c, err := r.store.Load(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return c.Snapshot(r.table)
+}
+
+// Drop implements server.Store.
+func (r *runStore) Drop(after uint64) error { return r.store.Drop(after) }
+
+// runName tells a run from any other, so that stray processes of an earlier one are refused. A run that is gone on with keeps its name:
+// its workers may still be there.
 func (p *prepared) runName() string {
+	if p.history.Run != "" {
+		return p.history.Run
+	}
 	return strings.Join([]string{p.settings.arch, "seed" + strconv.FormatUint(p.settings.seed, 10),
 		strconv.FormatInt(time.Now().UnixNano(), 36)}, "-")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lockstep-ml/lockstep/allreduce"
 	ringgrpc "github.com/lockstep-ml/lockstep/allreduce/grpc"
+	pb "github.com/lockstep-ml/lockstep/internal/proto/lockstep/v1"
 	"github.com/lockstep-ml/lockstep/worker"
 )
 
@@ -44,7 +45,8 @@ type rings struct {
 }
 
 // openRings listens for left neighbours and serves them until close. It is the one place where a transport is chosen.
-func openRings(run, listen string, wire int, transport, coding string, sec *network) (*rings, error) {
+// states is served to other workers beside; nil for none.
+func openRings(run, listen string, wire int, transport, coding string, sec *network, states pb.PeerServer) (*rings, error) {
 	if err := checkTransport(transport); err != nil {
 		return nil, err
 	}
@@ -72,6 +74,9 @@ func openRings(run, listen string, wire int, transport, coding string, sec *netw
 		server: grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(sec.server()))...),
 	}
 	node.Register(r.server)
+	if states != nil {
+		pb.RegisterPeerServer(r.server, states)
+	}
 	go func() { r.served <- r.server.Serve(l) }()
 	return r, nil
 }
@@ -103,9 +108,14 @@ func (r *rings) codingChanged(level allreduce.Level, f ringgrpc.CodingFigures) {
 
 func (r *rings) close() error {
 	err := r.node.Close()
-	r.server.Stop()
+	stop := time.AfterFunc(lastWords, r.server.Stop) // a neighbour that does not read must not hold the end up
+	r.server.GracefulStop()
+	stop.Stop()
 	return errors.Join(err, <-r.served)
 }
+
+// lastWords is how long neighbours have to hear how the ring ended: a stop that does not wait would cut their streams off before.
+const lastWords = time.Second
 
 // beginTimeout bounds how far a worker may lag behind its neighbour.
 const beginTimeout = 10 * time.Minute

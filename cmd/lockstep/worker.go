@@ -12,10 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-
 	"github.com/lockstep-ml/lockstep/internal/gossip"
-	pb "github.com/lockstep-ml/lockstep/internal/proto/lockstep/v1"
 	"github.com/lockstep-ml/lockstep/internal/telemetry"
 	"github.com/lockstep-ml/lockstep/worker"
 )
@@ -32,6 +29,8 @@ type workerOptions struct {
 	threads   int
 	decoders  int
 	wait      time.Duration
+	patience  time.Duration // with a coordinator that is away
+	leave     time.Duration
 	coding    string
 	otlp      string
 	verbose   bool
@@ -77,6 +76,8 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	f.IntVar(&o.decoders, "decoders", 0, "goroutines that decode and augment; 0: by the number of cores")
 	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
 	f.DurationVar(&o.wait, "wait", time.Minute, "how long to try to reach the coordinator")
+	f.DurationVar(&o.patience, "coordinator-timeout", worker.DefaultConfig().CoordinatorPatience, "how long to go on, or wait, without a coordinator before giving up")
+	f.DurationVar(&o.leave, "leave-timeout", worker.DefaultConfig().LeaveTimeout, "after SIGTERM: how long the ring may take to do without this worker")
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector for traces")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what this worker does")
@@ -117,21 +118,19 @@ func work(ctx context.Context, o *workerOptions) error {
 		return err
 	}
 	defer finish()
-	node, meta, err := o.find(ctx)
+	node, err := o.find(ctx)
 	if err != nil {
 		return err
 	}
 	defer node.Close() // its goodbye is a courtesy
-	conn, err := grpc.NewClient(meta.RPC, grpc.WithTransportCredentials(o.sec.client()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxControlMessage)))
-	if err != nil {
-		return fmt.Errorf("coordinator at %s: %w", meta.RPC, err)
-	}
-	defer conn.Close() // nothing is lost by it
+	o.gossip = node.Addr()
 	given := o.settings.given()
 	delete(given, "data") // each machine has it where it has it; the fingerprint is compared
 	cfg := worker.DefaultConfig()
 	cfg.Name, cfg.Version, cfg.Settings = o.name, buildVersion(), given
-	cfg.Control, cfg.Tracer, cfg.StepContext, cfg.Log = pb.NewControlClient(conn), tele.Tracer(), telemetry.StepContext, log
+	cfg.Dial = (&finder{node: node, join: o.join, sec: &o.sec}).dial
+	cfg.Tracer, cfg.StepContext, cfg.Log = tele.Tracer(), telemetry.StepContext, log
+	cfg.CoordinatorPatience, cfg.LeaveTimeout = o.patience, o.leave
 	cfg.Build = o.build
 	w, err := worker.New(cfg)
 	if err != nil {
@@ -159,7 +158,7 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, transport: o.transport, advertise: o.advertise, coding: o.coding, log: newLog(o.verbose, slog.LevelWarn, o.name)}
+	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, transport: o.transport, advertise: o.advertise, coding: o.coding, gossip: o.gossip, log: newLog(o.verbose, slog.LevelWarn, o.name)}
 	if _, given := o.settings.given()["data"]; given {
 		j.data = o.settings.data
 	}
@@ -169,8 +168,8 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 	return buildJob(ctx, run, s, j, &o.sec)
 }
 
-// find joins the gossip and learns where the coordinator is, trying again until --wait is over.
-func (o *workerOptions) find(ctx context.Context) (*gossip.Node, gossip.Meta, error) {
+// find joins the gossip and waits until it knows of a coordinator, trying again until --wait is over.
+func (o *workerOptions) find(ctx context.Context) (*gossip.Node, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.wait, fmt.Errorf("gave up after %v", o.wait))
 	defer cancel()
 	cfg := gossip.Config{Name: o.name, Role: gossip.Worker, BindAddr: o.gossip, AdvertiseAddr: o.advertise,
@@ -180,18 +179,17 @@ func (o *workerOptions) find(ctx context.Context) (*gossip.Node, gossip.Meta, er
 	for {
 		node, err := gossip.Start(cfg)
 		if err == nil {
-			meta, err := node.Coordinator(ctx)
-			if err != nil {
-				return nil, meta, errors.Join(err, node.Close())
+			if _, err := node.Coordinator(ctx); err != nil {
+				return nil, errors.Join(err, node.Close())
 			}
-			return node, meta, nil
+			return node, nil
 		}
 		if !errors.Is(err, gossip.ErrNobody) {
-			return nil, gossip.Meta{}, err
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, gossip.Meta{}, fmt.Errorf("%w: %w", err, context.Cause(ctx))
+			return nil, fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		case <-retry.C:
 		}
 	}

@@ -155,7 +155,7 @@ func (s *Server) receive(ss *session, stream pb.Control_AttachServer, hello chan
 	ss.name = h.Worker
 	s.mu.Unlock()
 	close(hello)
-	s.post(coordinator.Hello{Stream: ss.id, Worker: h.Worker, Version: clip(h.Version), Settings: h.Settings})
+	s.post(coordinator.Hello{Stream: ss.id, Worker: h.Worker, Version: clip(h.Version), Settings: h.Settings, Attached: attachment(h)})
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
@@ -180,14 +180,12 @@ func (s *Server) receive(ss *session, stream pb.Control_AttachServer, hello chan
 func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	switch b := msg.GetBody().(type) {
 	case *pb.WorkerMessage_Ready:
-		r := b.Ready
-		return coordinator.Ready{Worker: worker, RingAddress: clip(r.RingAddress), DataFingerprint: clip(r.DataFingerprint),
-			DataSummary: clip(r.DataSummary), Numerics: clip(r.Numerics), Engine: clip(r.Engine), GossipAddress: clip(r.GossipAddress)}
+		return readiness(worker, b.Ready)
 	case *pb.WorkerMessage_Step:
 		r := b.Step
 		return coordinator.StepReport{Worker: worker, Step: r.Step, Loss: r.Loss, Images: r.Images, Correct1: r.Correct1, LR: r.LearningRate,
 			Start: time.Unix(0, r.StartUnixNanos), End: time.Unix(0, r.EndUnixNanos), Tail: time.Duration(max(0, r.RingWaitNanos)), StateHash: clip(r.StateHash),
-			Generation: r.Generation, Sequence: r.Sequence, Last: r.Last, Behind: r.Behind, Compute: time.Duration(max(0, r.ComputeNanos))}
+			Generation: r.Generation, Sequence: r.Sequence, Last: r.Last, Behind: r.Behind, Compute: time.Duration(max(0, r.ComputeNanos)), Samples: bounded(r.Samples)}
 	case *pb.WorkerMessage_Eval:
 		r := b.Eval
 		return coordinator.EvalReport{Worker: worker, Step: r.Step, Images: r.Images, Correct1: r.Correct1, Correct5: r.Correct5, LossSum: r.LossSum}
@@ -198,7 +196,7 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	case *pb.WorkerMessage_Aborted:
 		r := b.Aborted
 		return coordinator.Aborted{Worker: worker, Step: r.Step, Cause: causes[r.Cause], Reason: clip(r.Reason), Peer: clip(r.Peer),
-			Generation: r.Generation, Behind: r.Behind, Kept: r.Kept}
+			Generation: r.Generation, Behind: r.Behind, Kept: bounded(r.Kept)}
 	case *pb.WorkerMessage_StateHash:
 		return coordinator.StateHash{Worker: worker, Step: b.StateHash.Step, Hash: clip(b.StateHash.Hash)}
 	case *pb.WorkerMessage_Audit:
@@ -215,6 +213,26 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	}
 	return nil
 }
+
+func readiness(worker string, r *pb.Ready) coordinator.Ready {
+	return coordinator.Ready{Worker: worker, RingAddress: clip(r.GetRingAddress()), DataFingerprint: clip(r.GetDataFingerprint()),
+		DataSummary: clip(r.GetDataSummary()), Numerics: clip(r.GetNumerics()), Engine: clip(r.GetEngine()), GossipAddress: clip(r.GetGossipAddress())}
+}
+
+// attachment is what a worker says that comes back; nil for a newcomer.
+func attachment(h *pb.Hello) *coordinator.Attachment {
+	a := h.Standing
+	if a == nil {
+		return nil
+	}
+	return &coordinator.Attachment{Run: clip(a.Run), Epoch: a.Epoch, Generation: a.Generation, Sequence: a.Sequence, Running: a.Running,
+		Step: a.Step, Behind: a.Behind, Ready: readiness(h.Worker, a.Ready)}
+}
+
+// maxList bounds a list of numbers in a worker's message; honest ones have a handful.
+const maxList = 16
+
+func bounded[T any](list []T) []T { return list[:min(len(list), maxList)] }
 
 var causes = map[pb.Cause]coordinator.Cause{
 	pb.Cause_CAUSE_PAUSED: coordinator.CausePaused, pb.Cause_CAUSE_RING: coordinator.CauseRing,

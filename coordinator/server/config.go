@@ -20,6 +20,16 @@ type Store interface {
 	// one goroutine at a time, beside training. The snapshot is the store's to read until Put returns. An error leaves the
 	// checkpoints before it as they were.
 	Put(ctx context.Context, s *snapshot.Snapshot, meta Meta) (path string, err error)
+	// Get reads a checkpoint back that Put has written, or an earlier coordinator's, and verifies it.
+	Get(ctx context.Context, path string) (*snapshot.Snapshot, error)
+	// Drop removes the checkpoints of all steps after that one.
+	Drop(after uint64) error
+}
+
+// Journal makes decisions safe before they are acted on. It is called by one goroutine.
+type Journal interface {
+	// Append returns once the entry is on disk.
+	Append(e coordinator.Entry) error
 }
 
 // Meta is what a checkpoint keeps beside the state, so that a resumed run goes on exactly.
@@ -50,6 +60,10 @@ type Config struct {
 	Initial *snapshot.Snapshot
 	// Store keeps checkpoints; nil keeps none.
 	Store Store
+	// Journal keeps decisions; nil keeps none, and then a coordinator that dies cannot be followed by another.
+	Journal Journal
+	// History is what earlier coordinators of the run have decided.
+	History []coordinator.Entry
 	// Gossip brings hints about workers' liveness; may be nil.
 	Gossip <-chan gossip.Event
 	// Progress is called after every step and when something happens. It, Evaluated and StepObserver are called by the goroutine

@@ -31,6 +31,25 @@ type memStore struct {
 	fail  func(step uint64) error
 }
 
+// Get gives back what Put was given.
+func (m *memStore) Get(_ context.Context, path string) (*snapshot.Snapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.saved {
+		if fmt.Sprintf("mem-%d", s.Step) == path {
+			return s.Clone(), nil
+		}
+	}
+	return nil, fmt.Errorf("no checkpoint %s", path)
+}
+
+func (m *memStore) Drop(after uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved = slices.DeleteFunc(m.saved, func(s *snapshot.Snapshot) bool { return s.Step > after })
+	return nil
+}
+
 func (m *memStore) Put(_ context.Context, s *snapshot.Snapshot, meta Meta) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

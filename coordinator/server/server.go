@@ -10,6 +10,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -55,6 +56,8 @@ type Server struct {
 	handlers sync.WaitGroup
 	started  atomic.Bool
 	standing atomic.Pointer[coordinator.Standing]
+	base     atomic.Pointer[snapshot.Snapshot] // the state that training starts from, now
+	failed   error                             // why the journal or a checkpoint could not be had; the machine's goroutine owns it
 
 	mu       sync.Mutex
 	lastID   uint64
@@ -79,6 +82,11 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(cfg.History) > 0 {
+		if err := machine.Restore(cfg.History); err != nil {
+			return nil, err
+		}
+	}
 	s := &Server{
 		cfg: cfg, machine: machine, log: cfg.Log,
 		events: make(chan coordinator.Event, eventQueue), jobs: make(chan job, maxStates),
@@ -88,6 +96,7 @@ func New(cfg Config) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.base.Store(cfg.Initial)
 	s.keepStanding()
 	s.grpc = grpc.NewServer(options(cfg)...)
 	pb.RegisterControlServer(s.grpc, s)
@@ -220,6 +229,9 @@ func (s *Server) feed(ev coordinator.Event) *coordinator.Finish {
 				continue
 			}
 			s.carryOut(action)
+			if s.failed != nil { // what follows from it must not be done
+				return &coordinator.Finish{Result: coordinator.Result{Step: s.standing.Load().Step}, Err: s.failed}
+			}
 		}
 	}
 	s.keepStanding()
@@ -249,7 +261,12 @@ func (s *Server) carryOut(action coordinator.Action) {
 		s.send(a.Worker, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Verified{Verified: &pb.Verified{Step: a.Step}}})
 	case coordinator.Removed:
 		s.remove(a)
-	case coordinator.Record, coordinator.Load, coordinator.Drop: // there is no journal yet, and one state to start from
+	case coordinator.Record:
+		s.failed = s.record(a.Entry)
+	case coordinator.Load:
+		s.failed = s.load(a)
+	case coordinator.Drop:
+		s.failed = s.drop(a)
 	case coordinator.Stop:
 		s.stop(a)
 	case coordinator.Store:
@@ -265,6 +282,60 @@ func (s *Server) carryOut(action coordinator.Action) {
 	default:
 		panic(fmt.Sprintf("coordinator server: action %T is unknown", action))
 	}
+}
+
+// journalPatience is how long a decision waits for a disk that is full: long enough for somebody to make room. Nothing is decided meanwhile;
+// workers train on, and are kept alive by other goroutines.
+const (
+	journalPatience = time.Minute
+	journalRetry    = 500 * time.Millisecond
+)
+
+// record makes an entry safe, trying again for a while where there is no room.
+func (s *Server) record(e coordinator.Entry) error {
+	if s.cfg.Journal == nil {
+		return nil
+	}
+	for begun := time.Now(); ; time.Sleep(journalRetry) {
+		err := s.cfg.Journal.Append(e)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.ENOSPC) || time.Since(begun) > journalPatience {
+			return fmt.Errorf("coordinator server: the journal cannot be written, so nothing more can be decided: %w", err)
+		}
+		s.log.Warn("the journal cannot be written: the disk is full; make room", "err", err)
+	}
+}
+
+// load changes the state that training starts from to that of a checkpoint.
+func (s *Server) load(a coordinator.Load) error {
+	if a.Path == "" {
+		s.base.Store(s.cfg.Initial)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Machine.StoreTimeout)
+	defer cancel()
+	state, err := s.cfg.Store.Get(ctx, a.Path)
+	if err != nil {
+		return fmt.Errorf("coordinator server: the checkpoint to go on from: %w", err)
+	}
+	if state.Step != a.Step {
+		return fmt.Errorf("coordinator server: %s is the state of step %d, not %d", a.Path, state.Step, a.Step)
+	}
+	s.base.Store(state)
+	return nil
+}
+
+// drop removes checkpoints with wrong bits in them.
+func (s *Server) drop(a coordinator.Drop) error {
+	if s.cfg.Store == nil {
+		return nil
+	}
+	if err := s.cfg.Store.Drop(a.Step); err != nil {
+		return fmt.Errorf("coordinator server: removing checkpoints after step %d, whose bits are wrong: %w", a.Step, err)
+	}
+	return nil
 }
 
 func (s *Server) report(r coordinator.Report) {

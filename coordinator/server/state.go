@@ -44,7 +44,7 @@ func (s *Server) GetState(req *pb.GetStateRequest, stream pb.Control_GetStateSer
 	if !s.attached(req.GetWorker()) {
 		return status.Errorf(codes.FailedPrecondition, "worker %.128q is not attached to run %s", req.GetWorker(), s.cfg.Machine.Run)
 	}
-	r := snapshot.NewReader(s.cfg.Initial)
+	r := snapshot.NewReader(s.base.Load())
 	h := r.Header()
 	head := &pb.StateHeader{Worker: "coordinator", Step: h.Step, Params: uint64(h.Lengths.Params), Norms: uint64(h.Lengths.Mean), Hash: h.Hash}
 	if err := stream.Send(&pb.StateChunk{Header: head}); err != nil {
@@ -269,7 +269,7 @@ func (s *Server) write(ctx context.Context, j job) {
 // Status says where the run stands.
 func (s *Server) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 	st := s.standing.Load()
-	r := &pb.StatusResponse{Run: s.cfg.Machine.Run, Step: st.Step, TotalSteps: st.Total, Generation: st.Generation, Loss: st.Loss, ImagesPerSecond: st.ImagesPerSecond}
+	r := &pb.StatusResponse{Run: s.cfg.Machine.Run, Epoch: s.cfg.Machine.Epoch, Phase: st.Phase, Step: st.Step, TotalSteps: st.Total, Generation: st.Generation, Loss: st.Loss, ImagesPerSecond: st.ImagesPerSecond}
 	for _, m := range st.Ring {
 		r.Members = append(r.Members, &pb.Member{Worker: m.Worker, RingAddress: m.RingAddress})
 	}

@@ -164,7 +164,8 @@ func (n *Node) see(kind Kind, m *memberlist.Node) {
 	n.note(kind, m.Name, p)
 }
 
-// admit refuses strangers and second coordinators.
+// admit refuses strangers and second coordinators. A coordinator of a later epoch of the same run is the successor of one that has died,
+// whether or not that has been noticed yet; if it has not died, the journal and the workers keep it from deciding anything more.
 func (n *Node) admit(nodes []*memberlist.Node) error {
 	for _, m := range nodes {
 		if m.State != memberlist.StateAlive || m.Name == n.cfg.Name {
@@ -177,7 +178,7 @@ func (n *Node) admit(nodes []*memberlist.Node) error {
 		if p.Role != Coordinator {
 			continue
 		}
-		if other := n.otherCoordinator(m.Name); other != "" {
+		if other := n.otherCoordinator(m.Name, p.Meta); other != "" {
 			n.mu.Lock()
 			n.second = m.Name
 			n.mu.Unlock()
@@ -187,15 +188,19 @@ func (n *Node) admit(nodes []*memberlist.Node) error {
 	return nil
 }
 
-// otherCoordinator names the cluster's coordinator unless it is the given node; empty if there is none.
-func (n *Node) otherCoordinator(name string) string {
+// otherCoordinator names the coordinator that stands in the way of the given one; empty if there is none.
+func (n *Node) otherCoordinator(name string, m Meta) string {
+	successor := func(to Meta) bool { return to.Run == m.Run && to.Epoch != m.Epoch }
 	if n.cfg.Role == Coordinator {
+		if successor(n.cfg.Meta) {
+			return ""
+		}
 		return n.cfg.Name
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for other, p := range n.peers {
-		if p.Role == Coordinator && other != name {
+		if p.Role == Coordinator && other != name && !successor(p.Meta) {
 			return other
 		}
 	}

@@ -43,6 +43,7 @@ var (
 type Meta struct {
 	RPC     string `json:"rpc,omitempty"` // HOST:PORT of the coordinator's control server
 	Run     string `json:"run,omitempty"`
+	Epoch   uint64 `json:"epoch,omitempty"` // counts a run's coordinators: a later one takes an earlier one's place
 	Version string `json:"version,omitempty"`
 }
 
@@ -322,14 +323,34 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// coordinator finds the coordinator among the peers; n.mu is held. There is at most one.
+// coordinator finds the newest coordinator among the peers; n.mu is held. One that died may be among them for a while yet.
 func (n *Node) coordinator() (Meta, bool) {
+	var newest Meta
+	found := false
 	for _, p := range n.peers {
-		if p.Role == Coordinator {
-			return p.Meta, true
+		if p.Role == Coordinator && (!found || p.Epoch > newest.Epoch) {
+			newest, found = p.Meta, true
 		}
 	}
-	return Meta{}, false
+	return newest, found
+}
+
+// HasCoordinator says whether this node knows of a coordinator that lives.
+func (n *Node) HasCoordinator() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, found := n.coordinator()
+	return found
+}
+
+// Reach asks members, each at HOST:PORT, to take this node in, beside those that it knows. It returns how many did; one that no longer
+// listens costs a connection's timeout at most.
+func (n *Node) Reach(addrs []string) int {
+	n.mu.Lock()
+	list := n.list
+	n.mu.Unlock()
+	reached, _ := list.Join(addrs) // the count is all there is to know: who is gone does not matter
+	return reached
 }
 
 // Close says goodbye, shuts the sockets and waits for the events' goroutine. It may be called repeatedly.
