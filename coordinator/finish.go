@@ -158,9 +158,7 @@ func (m *Machine) result() Result {
 	if m.cfg.NoStore || m.ending.kind == endCompleted {
 		r.Step = max(c.Step, m.meter.step)
 	}
-	if r.Step == m.hashStep {
-		r.Hash = m.hash
-	}
+	r.Hash = m.hashOf(r.Step)
 	return r
 }
 

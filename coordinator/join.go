@@ -16,6 +16,10 @@ func (m *Machine) onHello(h Hello) {
 		m.lose(old, "it attached anew") // its old connection is dead, and nobody has told us
 	}
 	kind, reason := m.judge(h)
+	if m.phase == over { // a fixed crew that has lost it
+		m.emit(Refuse{h.Stream, h.Worker, RefusedOver, fmt.Sprintf("run %s is over", m.cfg.Run)})
+		return
+	}
 	if reason != "" {
 		m.refuse(&member{name: h.Worker, stream: h.Stream}, kind, reason)
 		return

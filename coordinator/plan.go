@@ -33,12 +33,13 @@ func (m *Machine) begin() {
 
 // compose says who is in the next ring, by name: the members of this one but those who leave, and spares while there are fewer
 // workers than replicas. It is empty if nobody would hold the state: all who do leave, and nobody is there to take it over.
-func (m *Machine) compose() []seat {
+// current says whether a member holds the state that the next plan begins with.
+func (m *Machine) compose(current func(*member) bool) []seat {
 	stay, heirs := 0, 0
 	for _, w := range m.members {
 		switch {
 		case w.leaving != "" || w.ready == nil:
-		case w.holds():
+		case current(w):
 			stay++
 		default:
 			heirs++
@@ -89,7 +90,7 @@ func (m *Machine) askToYield() {
 	if m.phase != running || m.yielded || m.plan.FirstStep == m.plan.UntilStep {
 		return
 	}
-	if m.sameSeats(m.compose()) && !m.rebalance {
+	if m.sameSeats(m.compose((*member).holds)) && !m.rebalance {
 		return
 	}
 	m.yielded = true
@@ -106,7 +107,7 @@ func (m *Machine) proceed(from uint64, anew bool) {
 		m.complete()
 		return
 	}
-	seats := m.compose()
+	seats := m.compose(func(w *member) bool { return w.holds() && w.steps == from })
 	if len(seats) == 0 {
 		m.lastLeave()
 		return

@@ -189,7 +189,7 @@ func (m *Machine) expel(name, why string) {
 	m.record(Entry{Removal: &RemovalEntry{Worker: name, Reason: why}})
 	m.removed[name] = why
 	m.tell(true, "worker %s is removed for good: %s", name, why)
-	if w := m.find(name); w != nil {
+	if w := m.find(name); w != nil && m.phase != over {
 		m.emit(Removed{Worker: name, Reason: why, ForGood: true})
 		m.leftAlone(w, why)
 	}
