@@ -197,7 +197,7 @@ func (w *world) judge() {
 }
 
 // restarted says whether the coordinator is not the first: the hash of a state that an earlier one stored may be unknown to it.
-func (w *world) restarted() bool { return w.m.cfg.Epoch > 1 }
+func (w *world) restarted() bool { return w.down || w.m.cfg.Epoch > 1 }
 
 // TestTicksAloneLeadToAnEnd: when everybody has fallen silent, at whatever point, the run ends.
 func TestTicksAloneLeadToAnEnd(t *testing.T) {

@@ -85,7 +85,6 @@ func newWorld(t *rapid.T, cfg Config) *world {
 		t: t, rand: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)), cfg: cfg, now: time.Unix(1000, 0), cutAt: -1,
 		disk: map[uint64]uint64{}, workers: map[string]*simWorker{}, rings: map[uint64]*simRing{}, truth: undisturbed(cfg), bent: func(*simWorker) {},
 	}
-	w.loaded.state = w.truth.states[0]
 	w.audit = auditor{fatal: t.Fatalf, replicas: cfg.Replicas, plans: map[[2]uint64]bool{}, stopped: map[string]bool{}}
 	w.audit.fatal = w.fatal
 	w.start()
@@ -95,6 +94,11 @@ func newWorld(t *rapid.T, cfg Config) *world {
 // start starts a coordinator with what is journaled.
 func (w *world) start() {
 	cfg := w.cfg
+	if n := len(w.journal); n > 0 && w.journal[n-1].Over != nil { // it had ended, and only could not say so any more
+		w.result = &Finish{Result: Result{Step: w.journal[n-1].Over.Step}}
+		return
+	}
+	w.loaded.step, w.loaded.state = 0, w.truth.states[0]
 	for _, e := range w.journal {
 		if e.Epoch != nil {
 			cfg.Epoch = e.Epoch.Epoch + 1

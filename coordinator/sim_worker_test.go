@@ -207,7 +207,8 @@ func (w *simWorker) abort(cause Cause, peer string) {
 
 // begin takes a plan.
 func (w *simWorker) begin(p Plan) {
-	old := w.plan
+	old, fetched := w.plan, !w.fetching
+	w.fetching = false
 	w.plan, w.rank = &p, slices.IndexFunc(p.Ring, func(m Member) bool { return m.Worker == w.name })
 	w.stop, w.yielded, w.given, w.aborted, w.judged = false, false, false, false, map[uint64]bool{}
 	w.active = p.FirstStep < p.UntilStep || w.owes(p.FirstStep)
@@ -221,14 +222,13 @@ func (w *simWorker) begin(p Plan) {
 		if w.has && w.step == p.FirstStep && !p.Restore {
 			return // it has caught up, and its next report says so
 		}
-		goesOn := old != nil && !w.has && w.base == base && w.count() == p.FirstStep && !w.fetching && !p.Restore
+		goesOn := old != nil && !w.has && w.base == base && w.count() == p.FirstStep && fetched && !p.Restore
 		if base != p.FirstStep && !goesOn {
 			w.world.fatal("%s is to go on from base %d, but has %d steps from %d on", w.name, base, len(w.kept), w.base)
 		}
 		if !goesOn {
 			w.has, w.base, w.kept = false, base, nil
 		}
-		w.fetching = false
 		return
 	case slices.Contains(p.Behind, w.rank):
 		w.fetching = true
