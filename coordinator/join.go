@@ -112,8 +112,11 @@ func (m *Machine) onReady(w *member, r Ready) {
 	}
 }
 
-// enough is how many workers training begins with. A run that has begun once is in a hurry.
+// enough is how many workers training begins with. A run that has begun once is in a hurry; but to decide who was wrong takes two.
 func (m *Machine) enough() int {
+	if m.verify.dispute != nil {
+		return min(2, m.cfg.Replicas)
+	}
 	if m.plan.Sequence > 0 {
 		return 1
 	}

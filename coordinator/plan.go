@@ -103,6 +103,7 @@ func (m *Machine) askToYield() {
 // generation even with the same members.
 func (m *Machine) proceed(from uint64, anew bool) {
 	m.rewind(from)
+	m.newest, m.meter.step = max(m.newest, from), from
 	if from >= m.cfg.TotalSteps && !m.owesEvaluation(from) {
 		m.complete()
 		return
@@ -271,6 +272,7 @@ func (m *Machine) adopt(p Plan) {
 	m.plan, m.shares, m.counted = p, nil, 0
 	if p.Restore {
 		m.forget(p.FirstStep)
+		m.verify.since = p.Generation
 	}
 	m.rewind(p.FirstStep)
 }

@@ -41,7 +41,7 @@ func (w *world) check(a Action) {
 	case Publish:
 		w.checkHolders(a.Plan)
 	case Report:
-		if e := a.Evaluation; e != nil && (e.Images != simImages || e.Correct1 != correct(w.truth.states[e.Step])) {
+		if e := a.Evaluation; e != nil && !w.corrupt && (e.Images != simImages || e.Correct1 != correct(w.truth.states[e.Step])) {
 			w.fatal("evaluation after step %d: %+v, want %d of %d", e.Step, *e, correct(w.truth.states[e.Step]), simImages)
 		}
 	}
@@ -112,6 +112,7 @@ var faults = map[string]func(w *world, o *simWorker){
 	"fall within a step": func(w *world, _ *simWorker) {
 		w.cutAt = w.rand.IntN(12)
 	},
+	"interrupt":             func(w *world, _ *simWorker) { w.interrupted = !w.down; w.step(Interrupt{"interrupted"}) },
 	"dead, says the gossip": func(w *world, o *simWorker) { w.step(GossipDead{o.name}) },
 }
 
@@ -166,6 +167,25 @@ func TestAnyFaultsLeaveTheBitsAlone(t *testing.T) {
 	})
 }
 
+// judgeInterrupted asks that the newest state is kept that somebody held who could be asked for it.
+func (w *world) judgeInterrupted(err error) {
+	var ended *InterruptedError
+	if err == nil {
+		return // the last step was done all the same
+	}
+	if !errors.As(err, &ended) {
+		w.fatal("interrupted, but ended with %v", err)
+	}
+	if ended.Unsaved != "" {
+		return
+	}
+	for _, o := range w.sorted() {
+		if o.alive && !o.frozen && o.bound && o.has && o.plan != nil && o.step > ended.Step && w.m.find(o.name) != nil && w.m.find(o.name).in {
+			w.fatal("%s holds step %d, but only step %d was kept", o.name, o.step, ended.Step)
+		}
+	}
+}
+
 func (w *world) living() int {
 	n := 0
 	for _, o := range w.workers {
@@ -181,9 +201,12 @@ func (w *world) judge() {
 	var lost *WorkerLostError
 	var unsaved *UnsavedError
 	switch {
+	case w.closed:
 	case errors.As(err, &lost) && w.m.retries > maxRetries:
 		return // everybody died again and again
 	case errors.As(err, &unsaved):
+	case w.interrupted:
+		w.judgeInterrupted(err)
 	case err != nil:
 		w.fatal("ended with %v", err)
 	case r.Step != w.cfg.TotalSteps || r.Hash != hashText(w.truth.states[r.Step]) && (r.Hash != "" || !w.restarted()):
@@ -247,7 +270,7 @@ func drawEvent(t *rapid.T, stream uint64) Event {
 	case 11:
 		return rapid.SampledFrom([]Event{StreamBroken{w, "x"}, Left{w, "x"}, GossipDead{w}, Interrupt{"i"}}).Draw(t, "end")
 	case 12, 13:
-		return StateArrived{w, step, hash}
+		return StateArrived{w, step, hash, generation}
 	case 14:
 		return rapid.SampledFrom([]Event{Stored{step, "p"}, StoreFailed{step, "full"}, StateLost{w, step, "crc"}}).Draw(t, "stored")
 	case 15:

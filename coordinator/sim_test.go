@@ -12,24 +12,29 @@ import (
 
 // world is a coordinator, its disk and its workers. Everything that happens in it follows from the seed.
 type world struct {
-	t       *rapid.T
-	rand    *rand.Rand
-	cfg     Config
-	m       *Machine
-	twin    *Machine // is told the same and must do the same
-	now     time.Time
-	journal []Entry
-	disk    map[uint64]uint64 // checkpoints' states, by step
-	loaded  struct{ step, state uint64 }
-	workers map[string]*simWorker
-	rings   map[uint64]*simRing // by generation
-	truth   reference
-	streams uint64
-	uploads []upload
-	jobs    []job
-	down    bool // no coordinator is there
-	cutAt   int  // actions of a Step until the coordinator dies; negative for never
-	bent    func(*simWorker)
+	t           *rapid.T
+	rand        *rand.Rand
+	cfg         Config
+	m           *Machine
+	twin        *Machine // is told the same and must do the same
+	now         time.Time
+	journal     []Entry
+	disk        map[uint64]uint64 // checkpoints' states, by step
+	loaded      struct{ step, state uint64 }
+	workers     map[string]*simWorker
+	rings       map[uint64]*simRing // by generation
+	truth       reference
+	streams     uint64
+	uploads     []upload
+	jobs        []job
+	down        bool // no coordinator is there
+	corrupt     bool // a worker computes wrongly
+	interrupted bool
+	closed      bool                                                // as the journal tells
+	published   uint64                                              // generation of the newest plan
+	cutAt       int                                                 // actions of a Step until the coordinator dies; negative for never
+	bent        func(*simWorker)                                    // after each step, where memory may go wrong
+	wrong       func(o *simWorker, step uint64, replica int) uint64 // what is wrong about a gradient
 
 	audit  auditor
 	result *Finish
@@ -84,6 +89,7 @@ func newWorld(t *rapid.T, cfg Config) *world {
 	w := &world{
 		t: t, rand: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)), cfg: cfg, now: time.Unix(1000, 0), cutAt: -1,
 		disk: map[uint64]uint64{}, workers: map[string]*simWorker{}, rings: map[uint64]*simRing{}, truth: undisturbed(cfg), bent: func(*simWorker) {},
+		wrong: func(*simWorker, uint64, int) uint64 { return 0 },
 	}
 	w.audit = auditor{fatal: t.Fatalf, replicas: cfg.Replicas, plans: map[[2]uint64]bool{}, stopped: map[string]bool{}}
 	w.audit.fatal = w.fatal
@@ -95,7 +101,7 @@ func newWorld(t *rapid.T, cfg Config) *world {
 func (w *world) start() {
 	cfg := w.cfg
 	if n := len(w.journal); n > 0 && w.journal[n-1].Over != nil { // it had ended, and only could not say so any more
-		w.result = &Finish{Result: Result{Step: w.journal[n-1].Over.Step}}
+		w.result, w.closed = &Finish{}, true
 		return
 	}
 	w.loaded.step, w.loaded.state = 0, w.truth.states[0]
@@ -224,6 +230,7 @@ func (w *world) carryOut(a Action) {
 			o.bound, o.inbox = false, append(o.inbox, a)
 		}
 	case Publish:
+		w.published = a.Plan.Generation
 		w.rings[a.Plan.Generation] = w.ringOf(a.Plan)
 		for _, m := range a.Plan.Ring {
 			w.tell(m.Worker, a)
@@ -277,9 +284,6 @@ func (w *world) load(a Load) {
 	}
 	w.loaded.step, w.loaded.state = a.Step, state
 }
-
-// harm is where a worker's memory may go wrong.
-func (w *world) harm(o *simWorker) { w.bent(o) }
 
 // turn lets time pass, and somebody act.
 func (w *world) turn() {

@@ -190,7 +190,7 @@ func (w *simWorker) hear(msg Action) {
 
 func (w *simWorker) upload(step uint64) {
 	if w.has && w.step == step {
-		w.world.uploads = append(w.world.uploads, upload{StateArrived{w.name, step, hashText(w.state)}, w.state})
+		w.world.uploads = append(w.world.uploads, upload{StateArrived{w.name, step, hashText(w.state), w.world.published}, w.state})
 	} else {
 		w.say(StateLost{w.name, step, "not at hand"})
 	}
@@ -212,6 +212,9 @@ func (w *simWorker) begin(p Plan) {
 	w.plan, w.rank = &p, slices.IndexFunc(p.Ring, func(m Member) bool { return m.Worker == w.name })
 	w.stop, w.yielded, w.given, w.aborted, w.judged = false, false, false, false, map[uint64]bool{}
 	w.active = p.FirstStep < p.UntilStep || w.owes(p.FirstStep)
+	if p.Measure {
+		w.say(Measured{w.name, Traffic{Hop: 5 * time.Millisecond, BytesPerSecond: 1e9, StepBytes: 1 << 16, Buckets: 1}})
+	}
 	if p.Restore {
 		maps.DeleteFunc(w.copies, func(step, _ uint64) bool { return step > p.FirstStep })
 	}
@@ -342,7 +345,7 @@ func (w *simWorker) give(red *reduction, step uint64) {
 	red.stop = red.stop || w.yielded
 	for r, h := range w.plan.ReplicaHost {
 		if h == w.rank {
-			red.sum += gradient(w.state, step, r)
+			red.sum += w.gradient(step, r)
 		}
 	}
 	k := w.plan.VerifyEvery
@@ -351,8 +354,13 @@ func (w *simWorker) give(red *reduction, step uint64) {
 	}
 	audited := int(step / k % uint64(len(w.plan.ReplicaHost)))
 	if host := w.plan.ReplicaHost[audited]; host == w.rank || w.nextHost(host) == w.rank {
-		w.say(Audit{w.name, w.plan.Generation, step, audited, hashText(gradient(w.state, step, audited))})
+		w.say(Audit{w.name, w.plan.Generation, step, audited, hashText(w.gradient(step, audited))})
 	}
+}
+
+// gradient is what this worker computes for a replica.
+func (w *simWorker) gradient(step uint64, replica int) uint64 {
+	return gradient(w.state, step, replica) ^ w.world.wrong(w, step, replica)
 }
 
 // nextHost is the member behind a host that hosts any replica.
@@ -386,7 +394,7 @@ func (w *simWorker) commit(red *reduction, step uint64) {
 		return
 	}
 	w.state, w.step = apply(w.state, red.sum, lr), done
-	w.world.harm(w)
+	w.world.bent(w)
 	if r.Last {
 		r.StateHash = hashText(w.state)
 	}
