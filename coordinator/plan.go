@@ -190,7 +190,7 @@ func (m *Machine) setWindow(p *Plan) {
 	if p.Measure {
 		until = min(until, from+1) // what is measured then is of use for the rest
 	}
-	if d := m.verify.dispute; d != nil && !d.Audit && d.Step > from {
+	if d := m.verify.dispute; d != nil && !d.Audit && !d.Decided && d.Step > from {
 		until = min(until, d.Step) // where hashes are told in any case
 	}
 	p.CheckpointAfter, until = m.checkpointsOf(from, until)
