@@ -12,6 +12,9 @@ func newBalance(replicas int) *balance { return &balance{replicas: replicas} }
 // observe takes a worker's compute time of one step, over all the replicas that it hosts.
 func (b *balance) observe(string, int, time.Duration) {}
 
+// forget drops what was measured of a worker: who comes back under its name may be another machine.
+func (b *balance) forget(string) {}
+
 // assign gives ReplicaHost for these hosts in ring order, in contiguous runs: 8 over 3 gives 3, 3, 2.
 func (b *balance) assign(workers []string) []int {
 	hosts := len(workers)

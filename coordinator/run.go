@@ -100,7 +100,7 @@ func (m *Machine) observe() {
 
 // weigh asks, once a step, whether another assignment would pay.
 func (m *Machine) weigh() {
-	if m.phase != running || m.rebalance {
+	if m.phase != running || m.rebalance || m.verify.dispute != nil {
 		return
 	}
 	var hosts []string
@@ -139,7 +139,7 @@ func (m *Machine) advance() {
 			return
 		}
 	}
-	if !m.sameHashes(at) {
+	if !m.sameHashes(at) || m.doubted(at) {
 		return
 	}
 	if pending := m.pendingEvaluations(); len(pending) > 0 && pending[0] <= at {

@@ -48,16 +48,17 @@ type Server struct {
 	grpc    *grpc.Server
 	log     *slog.Logger
 
-	events   chan coordinator.Event
-	jobs     chan job
-	states   chan struct{}       // one token for each state in memory
-	done     chan struct{}       // closed when the run is over: nobody waits for the machine any more
-	follow   []coordinator.Event // what carrying an action out gave rise to; the machine's goroutine owns it
-	handlers sync.WaitGroup
-	started  atomic.Bool
-	standing atomic.Pointer[coordinator.Standing]
-	base     atomic.Pointer[snapshot.Snapshot] // the state that training starts from, now
-	failed   error                             // why the journal or a checkpoint could not be had; the machine's goroutine owns it
+	events    chan coordinator.Event
+	jobs      chan job
+	states    chan struct{}       // one token for each state in memory
+	done      chan struct{}       // closed when the run is over: nobody waits for the machine any more
+	follow    []coordinator.Event // what carrying an action out gave rise to; the machine's goroutine owns it
+	handlers  sync.WaitGroup
+	started   atomic.Bool
+	standing  atomic.Pointer[coordinator.Standing]
+	base      atomic.Pointer[snapshot.Snapshot] // the state that training starts from, now
+	failed    error                             // why the journal or a checkpoint could not be had; the machine's goroutine owns it
+	published atomic.Uint64                     // generation of the newest plan
 
 	mu       sync.Mutex
 	lastID   uint64
