@@ -40,6 +40,7 @@ type ending struct {
 	step     uint64
 	workers  []string
 	hashes   []string
+	what     string // endDispute, endMismatch: the evidence
 	ready    int
 	want     int
 	refusal  Refusal
@@ -95,7 +96,9 @@ func (m *Machine) end(e ending) {
 	case m.phase != pausing:
 		return
 	case e.outweighs(m.ending):
-		e.distrust = e.distrust || m.ending.distrust
+		if m.ending.distrust {
+			e.distrust, e.step = true, m.ending.step
+		}
 		m.ending = e
 	}
 	m.checkPausing()
@@ -250,6 +253,9 @@ func (m *Machine) saved() {
 	if m.ending.kind == endGather {
 		m.gather()
 		return
+	}
+	if m.ending.distrust && m.cfg.VerifyEvery > 0 {
+		m.dropUntrusted(m.ending.step)
 	}
 	m.conclude()
 }

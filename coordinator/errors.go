@@ -53,16 +53,14 @@ func (e *NonFiniteError) Error() string {
 type HashMismatchError struct {
 	Saved
 	AtStep  uint64
+	What    string   // differs, with the evidence
 	Workers []string // in ring order
 	Hashes  []string // of the worker at the same index
 	Odd     []string // those outvoted; empty if there is no majority
 }
 
 func (e *HashMismatchError) Error() string {
-	text := fmt.Sprintf("run %s: workers hold different states after step %d:", e.Run, e.AtStep)
-	for i, w := range e.Workers {
-		text += fmt.Sprintf(" %s %s", w, shortHash(e.Hashes[i]))
-	}
+	text := fmt.Sprintf("run %s: %s", e.Run, e.What)
 	if len(e.Odd) > 0 {
 		text += fmt.Sprintf("; outvoted: %v, check that machine's memory and processor", e.Odd)
 	} else {

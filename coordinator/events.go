@@ -65,7 +65,8 @@ type StepReport struct {
 	Samples              []uint32      // see the control protocol
 }
 
-// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks.
+// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks. It follows the step's report, and none of states that are
+// given up follows an Aborted.
 type StateHash struct {
 	Worker string
 	Step   uint64

@@ -174,8 +174,8 @@ func (m *Machine) cause() string {
 		}
 	case endNonFinite:
 		return fmt.Sprintf("training blew up after %d steps: %s", e.step, e.how)
-	case endMismatch:
-		return fmt.Sprintf("workers hold different states after step %d", e.step)
+	case endMismatch, endDispute:
+		return e.what
 	case endStalled:
 		return fmt.Sprintf("no progress for %v", m.cfg.StallTimeout)
 	}
@@ -194,7 +194,7 @@ func (m *Machine) verdict() error {
 	case endNonFinite:
 		return &NonFiniteError{Saved: s, Worker: e.worker, AtStep: e.step, Reason: e.how}
 	case endMismatch:
-		return &HashMismatchError{Saved: s, AtStep: e.step, Workers: e.workers, Hashes: e.hashes, Odd: outvoted(e.workers, e.hashes)}
+		return &HashMismatchError{Saved: s, AtStep: e.step, What: e.what, Workers: e.workers, Hashes: e.hashes, Odd: outvoted(e.workers, e.hashes)}
 	case endInterrupted:
 		return &InterruptedError{Saved: s, AtStep: max(at, c.Step), Reason: e.how}
 	case endStalled:

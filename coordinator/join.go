@@ -20,6 +20,9 @@ func (m *Machine) onHello(h Hello) {
 		m.refuse(&member{name: h.Worker, stream: h.Stream}, kind, reason)
 		return
 	}
+	if m.wasHere(h) && h.Attached.Generation < 1<<62 {
+		m.highest = max(m.highest, h.Attached.Generation) // a journal may have lost its end
+	}
 	w := &member{name: h.Worker, stream: h.Stream, seen: m.now}
 	i, _ := m.search(h.Worker)
 	m.members = slices.Insert(m.members, i, w)

@@ -35,15 +35,18 @@ const maxTick = time.Second
 // Rejected: deciding in the handlers of the connections under one lock. It is shorter, but its order of decisions is the
 // scheduler's, and no test can replay it.
 type Machine struct {
-	cfg     Config
-	phase   phase
-	opened  bool          // the first event was taken
-	now     time.Duration // sum of ticks
-	last    time.Time     // of the newest tick
-	since   time.Duration // when the phase began
-	members []*member     // all that are attached, sorted by name: also the ring's order
-	removed map[string]string
-	ref     Reference
+	cfg      Config
+	phase    phase
+	opened   bool          // the first event was taken
+	redrop   bool          // checkpoints that a restored plan gave up may be there still
+	returned bool          // a worker has come back after a restart
+	highest  uint64        // generation that a worker has told of
+	now      time.Duration // sum of ticks
+	last     time.Time     // of the newest tick
+	since    time.Duration // when the phase began
+	members  []*member     // all that are attached, sorted by name: also the ring's order
+	removed  map[string]string
+	ref      Reference
 
 	plan      Plan              // the newest; Sequence 0 before the first
 	sources   map[uint64]source // by the base that followers of the plan fetch

@@ -101,6 +101,7 @@ func (m *Machine) askToYield() {
 // proceed decides what follows once from steps are committed and, if due, evaluated: a plan, or the end. anew asks for another
 // generation even with the same members.
 func (m *Machine) proceed(from uint64, anew bool) {
+	m.rewind(from)
 	if from >= m.cfg.TotalSteps && !m.owesEvaluation(from) {
 		m.complete()
 		return
@@ -118,7 +119,7 @@ func (m *Machine) publish(seats []seat, from uint64, anew bool) {
 	p := Plan{Generation: m.plan.Generation, Sequence: m.plan.Sequence + 1, Epoch: m.cfg.Epoch, FirstStep: from, VerifyEvery: m.cfg.VerifyEvery}
 	group := m.chooseGroup(len(seats))
 	if anew || m.rebalance || !m.sameSeats(seats) || group != m.plan.Group {
-		p.Generation++
+		p.Generation = max(p.Generation, m.highest) + 1
 		m.seat(&p, seats, group)
 	} else {
 		p.Ring, p.ReplicaHost, p.Group, p.Followers = m.plan.Ring, m.plan.ReplicaHost, m.plan.Group, m.plan.Followers
@@ -187,7 +188,7 @@ func (m *Machine) setWindow(p *Plan) {
 	if p.Measure {
 		until = min(until, from+1) // what is measured then is of use for the rest
 	}
-	if d := m.verify.dispute; d != nil && d.Step > from {
+	if d := m.verify.dispute; d != nil && !d.Audit && d.Step > from {
 		until = min(until, d.Step) // where hashes are told in any case
 	}
 	p.CheckpointAfter, until = m.checkpointsOf(from, until)
@@ -242,9 +243,12 @@ func (m *Machine) install(p Plan, seats []seat) (leaving []*member) {
 			leaving = append(leaving, w)
 		}
 	}
+	if p.Generation != m.plan.Generation {
+		m.verify.audits = nil // of each replica both would have come by now
+	}
 	m.adopt(p)
 	m.yielded, m.rebalance = false, false
-	m.verify.restores = false
+	m.verify.begunAgain()
 	m.observe()
 	return leaving
 }

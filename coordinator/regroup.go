@@ -165,7 +165,11 @@ func (m *Machine) gather() {
 	m.base = c.Step
 	m.forget(c.Step)
 	m.rewind(c.Step)
-	m.newest = c.Step
+	m.newest, m.meter.step = c.Step, c.Step
+	m.verify.begunAgain()
+	if m.verify.newest().Step != c.Step {
+		m.verify.add(VerifiedEntry{Step: c.Step})
+	}
 	m.enter(gathering)
 	m.emit(Load{c.Step, c.Path})
 	m.tell(true, "no worker is left that holds the newest state: waiting for workers, to go on from step %d", c.Step)

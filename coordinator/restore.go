@@ -1,27 +1,175 @@
 package coordinator
 
-import "slices"
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
 
-// open takes the first event: this coordinator's part of the journal begins.
+// open takes the first event: this coordinator's part of the journal begins. The machine records its own epoch, so that nothing can be
+// decided before it stands there.
 func (m *Machine) open() {
 	m.opened = true
 	c := m.checkpoint()
 	m.record(Entry{Epoch: &EpochEntry{Epoch: m.cfg.Epoch, Run: m.cfg.Run, FirstStep: c.Step, Version: m.cfg.Version, Path: c.Path, Schedule: m.scheduleState(c.Step)}})
+	if m.redrop {
+		m.emit(Drop{m.plan.FirstStep}) // it may not have come to that
+	}
+}
+
+// Restore takes what earlier coordinators of the run have recorded. Call it before the first Step, and only once; after an error
+// the machine is of no use. If a plan is out, its workers are then waited for; else the run begins with Config's state.
+func (m *Machine) Restore(entries []Entry) error {
+	if m.opened {
+		return errors.New("coordinator: a journal was given to a machine that is running")
+	}
+	begun := m.scheduleState(m.base)
+	for i, e := range entries {
+		if err := m.replay(e); err != nil {
+			return fmt.Errorf("coordinator: journal of run %s, entry %d: %w", m.cfg.Run, i+1, err)
+		}
+	}
+	m.measured = 0 // what was measured is not in the journal
+	if len(m.plan.Ring) > 0 {
+		m.enter(reattaching)
+		return nil
+	}
+	if err := m.cfg.Schedule.Restore(begun); err != nil {
+		return fmt.Errorf("coordinator: %w", err)
+	}
+	m.startFrom(m.cfg.FirstStep, m.cfg.Resumed, begun)
+	return nil
+}
+
+// replay takes one entry of the journal.
+func (m *Machine) replay(e Entry) error {
+	switch {
+	case e.Epoch != nil:
+		return m.replayEpoch(e.Epoch)
+	case e.Plan != nil:
+		return m.replayPlan(*e.Plan)
+	case e.Evaluation != nil:
+		m.learn(e.Evaluation)
+		m.newest = max(m.newest, e.Evaluation.Step)
+		if i := slices.Index(m.plan.EvaluateAfter, e.Evaluation.Step); i >= m.counted {
+			m.counted = i + 1
+		}
+	case e.Stored != nil:
+		m.newest = max(m.newest, e.Stored.Step)
+		m.redrop = false
+		m.keep(*e.Stored)
+	case e.Removal != nil:
+		m.removed[e.Removal.Worker] = e.Removal.Reason
+	case e.Verified != nil:
+		m.newest = max(m.newest, e.Verified.Step)
+		m.verify.add(*e.Verified)
+	case e.Reference != nil:
+		m.ref = *e.Reference
+	case e.Dispute != nil:
+		m.verify.take(*e.Dispute)
+	case e.Over != nil:
+		m.plan = Plan{Generation: m.plan.Generation, Sequence: m.plan.Sequence}
+		m.redrop = false
+	}
+	return nil
+}
+
+func (m *Machine) replayEpoch(e *EpochEntry) error {
+	if e.Run != m.cfg.Run {
+		return fmt.Errorf("it is of run %q", e.Run)
+	}
+	if e.Epoch >= m.cfg.Epoch {
+		return fmt.Errorf("coordinator %d has written it, this one is coordinator %d", e.Epoch, m.cfg.Epoch)
+	}
+	if len(m.plan.Ring) > 0 {
+		return nil
+	}
+	if err := m.cfg.Schedule.Restore(e.Schedule); err != nil {
+		return err
+	}
+	m.startFrom(e.FirstStep, e.Path, m.cfg.Schedule.MarshalState())
+	return nil
+}
+
+func (m *Machine) replayPlan(p Plan) error {
+	if p.Generation < m.plan.Generation || p.Sequence <= m.plan.Sequence || len(p.Ring) == 0 || len(p.ReplicaHost) != m.cfg.Replicas || p.UntilStep > m.cfg.TotalSteps {
+		return fmt.Errorf("plan %d.%d of %d workers and %d replicas cannot follow plan %d.%d", p.Generation, p.Sequence, len(p.Ring), len(p.ReplicaHost), m.plan.Generation, m.plan.Sequence)
+	}
+	m.adopt(p)
+	m.newest, m.meter.step = p.FirstStep, p.FirstStep
+	m.redrop = p.Restore
+	m.verify.begunAgain()
+	return nil
 }
 
 // comesBack gives a worker of the newest plan its place back.
 func (m *Machine) comesBack(w *member, h Hello) bool {
-	if !m.wasHere(h) || h.Attached.Generation == 0 {
-		return false
-	}
+	a := h.Attached
 	at := slices.IndexFunc(m.plan.Ring, func(p Member) bool { return p.Worker == w.name })
-	if at < 0 {
+	if !m.wasHere(h) || a.Generation == 0 || at < 0 {
 		return false
 	}
+	ready := a.Ready
+	ready.Worker = w.name
+	if _, reason := m.judgeReady(ready); reason != "" {
+		return false // it will be told so when it says that it is ready
+	}
+	w.ready, w.in, w.attached = &ready, true, a
+	w.generation, w.steps, w.behind = a.Generation, a.Step, a.Behind
+	w.follows, w.last, w.hostSince = m.plan.following(at), a.Step == m.plan.UntilStep, m.plan.FirstStep
+	for _, f := range m.plan.Followers {
+		if f.Position == at {
+			w.base = f.Base
+		}
+	}
+	if !a.Behind {
+		m.newest = max(m.newest, a.Step)
+	}
+	if !m.returned {
+		m.returned, m.since = true, m.now
+	}
+	m.tell(false, "worker %s is back, at step %d", w.name, a.Step)
 	return true
 }
 
-func (m *Machine) checkReattaching() {}
+// checkReattaching goes on when all members of the plan are back, or late.
+func (m *Machine) checkReattaching() {
+	if m.phase != reattaching {
+		return
+	}
+	ring := m.ring()
+	limit := m.cfg.ReattachTimeout
+	if !m.returned {
+		limit = m.cfg.ReattachFirst
+	}
+	if len(ring) < len(m.plan.Ring) && m.now-m.since <= limit {
+		return
+	}
+	m.moved = m.now
+	if len(ring) == len(m.plan.Ring) && !m.verify.pending && m.allRunning(ring) {
+		m.enter(running)
+		m.tell(false, "all workers are back, and training goes on")
+		m.countEvaluations()
+		m.advance()
+		return
+	}
+	e := ending{kind: endRegroup, how: "a coordinator that was started again found its workers waiting"}
+	for _, p := range m.plan.Ring {
+		if w := m.find(p.Worker); w == nil || !w.in {
+			e.worker, e.surety, e.how = p.Worker, evidence, fmt.Sprintf("it did not come back to the new coordinator within %v", limit)
+			m.tell(true, "worker %s was lost: %s", e.worker, e.how)
+		}
+	}
+	if d := m.verify.dispute; m.verify.pending {
+		e.kind, e.step, e.distrust = endDispute, d.Step, true
+	}
+	m.ending = e
+	m.pause()
+}
 
-// Restore takes what earlier coordinators of the run have recorded. Call it before the first Step, and only once.
-func (m *Machine) Restore(entries []Entry) error { return nil }
+// allRunning says whether the members still work on the newest plan.
+func (m *Machine) allRunning(ring []*member) bool {
+	return !slices.ContainsFunc(ring, func(w *member) bool {
+		return !w.attached.Running || w.attached.Generation != m.plan.Generation || w.attached.Sequence != m.plan.Sequence
+	})
+}

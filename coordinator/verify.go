@@ -1,21 +1,51 @@
 package coordinator
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // verification compares what workers have computed.
 type verification struct {
-	verified []VerifiedEntry // rising
-	dispute  *Dispute        // not settled yet
-	restores bool            // the next plan goes back to a verified state
+	verified []VerifiedEntry // rising; the first may be where the line of steps began
+	hashes   []StateHash     // of states that not all have told of yet
+	audits   []Audit         // that nobody has confirmed yet
+	dispute  *Dispute        // the newest that was not settled
+	pending  bool            // the dispute is newer than the newest plan
+	restores bool            // the plan to come goes back to a verified state
 }
 
-// newest is the newest verified state.
-func (v *verification) newest() VerifiedEntry { return v.verified[len(v.verified)-1] }
+const (
+	// keepVerified is how many verified states are remembered: workers keep the newest, and may not have heard of it yet.
+	keepVerified = 8
+	// keepClaims bounds what is kept of workers' words that the others do not complete.
+	keepClaims = 4 * maxWorkers
+)
 
-// Dispute is a difference that could not be decided at once: what each worker had computed. The steps are done again to decide it.
+// newest is the newest verified state.
+func (v *verification) newest() VerifiedEntry {
+	if len(v.verified) == 0 {
+		return VerifiedEntry{}
+	}
+	return v.verified[len(v.verified)-1]
+}
+
+func (v *verification) add(e VerifiedEntry) {
+	v.verified = append(v.verified, e)
+	if len(v.verified) > keepVerified {
+		v.verified = v.verified[1:]
+	}
+}
+
+// Dispute is a difference in what workers have computed: the evidence. All go back to a verified state then; unless a majority has
+// decided it, what they compute the second time does.
 type Dispute struct {
-	Step   uint64  `json:"step"`
-	Claims []Claim `json:"claims,omitempty"`
+	Step    uint64  `json:"step"`              // of the state; for an audit the number of the step, as in a plan
+	Audit   bool    `json:"audit,omitempty"`   // a replica's gradient differs, else a state's hash
+	Replica int     `json:"replica,omitempty"` // of an audit
+	Claims  []Claim `json:"claims,omitempty"`  // in ring order; none if the dispute is settled
+	Decided bool    `json:"decided,omitempty"` // by a majority
 }
 
 // Claim is what a worker computed.
@@ -24,33 +54,264 @@ type Claim struct {
 	Value  string `json:"value"`
 }
 
-func (m *Machine) onStateHash(w *member, h StateHash) {}
-func (m *Machine) onAudit(w *member, a Audit)         {}
-func (m *Machine) rollBack()                          {}
+// String is the evidence, for people.
+func (d *Dispute) String() string {
+	text := fmt.Sprintf("states differ after step %d:", d.Step)
+	if d.Audit {
+		text = fmt.Sprintf("gradients of replica %d differ in step %d:", d.Replica, d.Step+1)
+	}
+	for _, c := range d.Claims {
+		text += fmt.Sprintf(" %s %s", c.Worker, shortHash(c.Value))
+	}
+	return text
+}
+
+func (d *Dispute) split() (workers, values []string) {
+	for _, c := range d.Claims {
+		workers, values = append(workers, c.Worker), append(values, c.Value)
+	}
+	return workers, values
+}
+
+// take notes a dispute, or its settlement, that the journal tells of.
+func (v *verification) take(d Dispute) {
+	v.dispute, v.pending = nil, false
+	if len(d.Claims) > 0 {
+		v.dispute, v.pending = &d, true
+	}
+}
+
+// onStateHash takes what a worker says its state is. Its report of the step came before: what tells of later steps was said before
+// all went back.
+func (m *Machine) onStateHash(w *member, h StateHash) {
+	if m.cfg.VerifyEvery == 0 || m.disputing() || h.Step > w.steps || h.Step%m.cfg.VerifyEvery != 0 || h.Step <= m.verify.newest().Step {
+		return
+	}
+	told := func(o StateHash) bool { return o.Worker == h.Worker && o.Step == h.Step }
+	if slices.ContainsFunc(m.verify.hashes, told) || len(m.verify.hashes) >= keepClaims {
+		return
+	}
+	m.verify.hashes = append(m.verify.hashes, h)
+	m.compareHashes(h.Step)
+}
+
+// disputing says whether all are on their way back to a verified state.
+func (m *Machine) disputing() bool {
+	return m.phase != running && (m.phase != pausing || m.ending.kind == endDispute)
+}
+
+// compareHashes compares the members' states after a step, once all that were hosts then have told.
+func (m *Machine) compareHashes(step uint64) {
+	d := Dispute{Step: step}
+	for _, w := range m.ring() {
+		i := slices.IndexFunc(m.verify.hashes, func(h StateHash) bool { return h.Worker == w.name && h.Step == step })
+		if i >= 0 {
+			d.Claims = append(d.Claims, Claim{w.name, m.verify.hashes[i].Hash})
+		} else if !w.follows && w.hostSince < step {
+			return
+		}
+	}
+	if len(d.Claims) == 0 {
+		return
+	}
+	if !d.agreed() {
+		m.differ(d)
+		return
+	}
+	v := VerifiedEntry{step, d.Claims[0].Value}
+	m.record(Entry{Verified: &v})
+	m.verify.add(v)
+	m.verify.hashes = slices.DeleteFunc(m.verify.hashes, func(h StateHash) bool { return h.Step <= step })
+	for _, w := range m.ring() {
+		m.emit(Verified{w.name, step})
+	}
+	m.prune()
+	m.settle(d)
+}
+
+func (d *Dispute) agreed() bool {
+	return !slices.ContainsFunc(d.Claims, func(c Claim) bool { return c.Value != d.Claims[0].Value })
+}
+
+// onAudit compares the digests of two workers that have computed the same replica of the same step.
+func (m *Machine) onAudit(w *member, a Audit) {
+	every := m.cfg.VerifyEvery
+	if every == 0 || m.disputing() || w.follows || a.Generation != w.generation || a.Generation != m.plan.Generation ||
+		a.Step%every != 0 || a.Replica != int(a.Step/every%uint64(m.cfg.Replicas)) || len(m.verify.audits) >= keepClaims {
+		return
+	}
+	d := Dispute{Step: a.Step, Audit: true, Replica: a.Replica, Claims: []Claim{{a.Worker, a.Digest}}}
+	i := slices.IndexFunc(m.verify.audits, func(o Audit) bool { return o.Step == a.Step })
+	if i < 0 {
+		m.verify.audits = append(m.verify.audits, a)
+		if len(m.plan.Ring)-len(m.plan.Followers) == 1 {
+			m.settle(d)
+		}
+		return
+	}
+	first := m.verify.audits[i]
+	if first.Worker == a.Worker {
+		return
+	}
+	m.verify.audits = slices.Delete(m.verify.audits, i, i+1)
+	d.Claims = append([]Claim{{first.Worker, first.Digest}}, d.Claims...)
+	slices.SortFunc(d.Claims, func(a, b Claim) int { return strings.Compare(a.Worker, b.Worker) })
+	if d.agreed() {
+		m.settle(d)
+	} else {
+		m.differ(d)
+	}
+}
+
+// differ deals with different bits. A majority tells at once who is wrong. Otherwise the steps are done again, and if the second try
+// differs too, the run ends.
+func (m *Machine) differ(d Dispute) {
+	workers, values := d.split()
+	e := ending{kind: endDispute, step: d.Step, workers: workers, hashes: values, what: d.String(), distrust: true}
+	odd := outvoted(workers, values)
+	if m.cfg.VerifyEvery == 0 || len(odd) == 0 && m.verify.dispute != nil {
+		e.kind = endMismatch
+		m.end(e)
+		return
+	}
+	d.Decided = len(odd) > 0
+	m.tell(true, "%s", d.String())
+	m.record(Entry{Dispute: &d})
+	m.verify.take(d)
+	m.end(e)
+	for _, name := range odd {
+		m.expel(name, fmt.Sprintf("outvoted, %s; check that machine's memory and processor", d.String()))
+	}
+}
+
+// expel removes a worker for good.
+func (m *Machine) expel(name, why string) {
+	m.record(Entry{Removal: &RemovalEntry{Worker: name, Reason: why}})
+	m.removed[name] = why
+	m.tell(true, "worker %s is removed for good: %s", name, why)
+	if w := m.find(name); w != nil {
+		m.emit(Removed{Worker: name, Reason: why, ForGood: true})
+		m.leftAlone(w, why)
+	}
+}
+
+// settle decides a dispute by what all have now: who had something else before was wrong.
+func (m *Machine) settle(now Dispute) {
+	d := m.verify.dispute
+	if d == nil || m.verify.pending {
+		return
+	}
+	if d.Audit != now.Audit || d.Step != now.Step {
+		if !now.Audit && now.Step > d.Step {
+			m.closeDispute()
+			m.tell(true, "it could not be decided who was wrong: %s", d.String())
+		}
+		return
+	}
+	m.closeDispute()
+	var wrong []string
+	for _, c := range d.Claims {
+		if _, known := m.removed[c.Worker]; c.Value != now.Claims[0].Value && !known {
+			wrong = append(wrong, c.Worker)
+		}
+	}
+	if len(wrong) == len(d.Claims) {
+		m.tell(true, "done again, the steps gave what nobody had before, so nobody is named: %s", d.String())
+		return
+	}
+	for _, name := range wrong {
+		m.expel(name, fmt.Sprintf("it computed something else than the steps gave when they were done again, %s; check that machine's memory and processor", d.String()))
+	}
+}
+
+// begunAgain notes that a plan has begun after the dispute. One that was decided is over then: what all had may have come of the one
+// worker's bits, and done again it may be something else.
+func (v *verification) begunAgain() {
+	v.pending, v.restores = false, false
+	if v.dispute != nil && v.dispute.Decided {
+		v.dispute = nil
+	}
+}
+
+func (m *Machine) closeDispute() {
+	m.record(Entry{Dispute: &Dispute{Step: m.verify.dispute.Step}})
+	m.verify.dispute, m.verify.pending = nil, false
+}
+
+// rollBack goes back to the newest verified state that a member has kept, once all are out of their step. Without one, everybody
+// begins again from a checkpoint that is no newer than a verified state.
+func (m *Machine) rollBack() {
+	var back *VerifiedEntry
+	for i, v := range m.verify.verified {
+		if v.Step <= m.ending.step && slices.ContainsFunc(m.ring(), func(w *member) bool { return w.kept(v.Step) }) {
+			back = &m.verify.verified[i]
+		}
+	}
+	if back == nil {
+		m.dropUntrusted(m.ending.step)
+		m.allLost()
+		return
+	}
+	from := back.Step
+	for _, w := range m.ring() {
+		switch {
+		case w.kept(from):
+			w.steps, w.behind = from, false
+		case !w.behind:
+			w.steps = from + 1 // not that state: it will fetch it
+		}
+	}
+	m.tell(true, "all go back to step %d, the newest verified one: %s", from, m.cause())
+	m.forget(from)
+	m.verify.restores = true
+	m.proceed(from, true)
+}
+
+// dropUntrusted removes the checkpoints of states later than the newest verified one before a dispute.
+func (m *Machine) dropUntrusted(disputed uint64) {
+	at := m.checkpoints[0].Step
+	for _, v := range m.verify.verified {
+		if v.Step <= disputed {
+			at = max(at, v.Step)
+		}
+	}
+	m.forget(at)
+	m.emit(Drop{at})
+}
+
+// kept says whether the member could go back to the state of that step.
+func (w *member) kept(step uint64) bool {
+	return w.aborted != nil && !w.behind && slices.Contains(w.aborted.Kept, step)
+}
 
 // forget drops what was found of states after a step that all go back to.
 func (m *Machine) forget(step uint64) {
-	m.checkpoints = slices.DeleteFunc(m.checkpoints, func(s Stored) bool { return s.Step > step })
+	for len(m.checkpoints) > 1 && m.stored() > step {
+		m.checkpoints = m.checkpoints[:len(m.checkpoints)-1]
+	}
 	m.verify.verified = slices.DeleteFunc(m.verify.verified, func(v VerifiedEntry) bool { return v.Step > step })
+	m.verify.hashes, m.verify.audits = nil, nil
+	if m.hashStep > step {
+		m.hash, m.hashStep = "", step
+	}
 }
 
-// sameHashes compares the states at the window's end; it ends the run if they differ.
+// sameHashes compares the states at the window's end.
 func (m *Machine) sameHashes(at uint64) bool {
-	e := ending{kind: endMismatch, step: at}
-	same := true
+	d := Dispute{Step: at}
 	for _, w := range m.ring() {
-		if w.hash == "" || w.behind {
-			continue
+		if w.hash != "" && !w.behind {
+			d.Claims = append(d.Claims, Claim{w.name, w.hash})
 		}
-		e.workers, e.hashes = append(e.workers, w.name), append(e.hashes, w.hash)
-		same = same && w.hash == e.hashes[0]
 	}
-	if !same {
-		m.end(e)
+	if len(d.Claims) == 0 {
+		return true
+	}
+	if !d.agreed() {
+		m.differ(d)
 		return false
 	}
-	if len(e.hashes) > 0 {
-		m.hash, m.hashStep = e.hashes[0], at
-	}
-	return true
+	m.hash, m.hashStep = d.Claims[0].Value, at
+	m.settle(d)
+	return m.phase == running // one who was found to have been wrong is no longer there
 }
