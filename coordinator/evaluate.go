@@ -77,6 +77,9 @@ func (m *Machine) share(worker string, step uint64) *EvalReport {
 // behind without sending a share (to a coordinator that died meanwhile, as it were) is given up: none that a schedule learns from,
 // since there the window ends with it.
 func (m *Machine) countEvaluations() {
+	if m.phase != running { // somebody whose share is missing may be gone
+		return
+	}
 	for _, at := range m.pendingEvaluations() {
 		complete, passed := true, true
 		for _, w := range m.ring() {

@@ -157,6 +157,9 @@ type StateArrived struct {
 	Worker string
 	Step   uint64
 	Hash   string
+	// Began is the generation of the newest plan that was published when its transfer began: a state that was on its way while all
+	// went back to a verified one is not wanted. 0 if there was none.
+	Began uint64
 }
 
 // StateLost says that a worker's state was announced but did not arrive whole.

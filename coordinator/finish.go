@@ -8,7 +8,7 @@ import (
 // onStateArrived has a state stored that is new, whoever sent it and when.
 func (m *Machine) onStateArrived(w *member, s StateArrived) {
 	// The report of the step may still be on its way. What is further ahead was given up when all went back to a verified state.
-	known := w.in && s.Step <= m.newest+1
+	known := w.in && s.Step <= m.newest+1 && s.Began >= m.verify.since
 	if want := m.hashOf(s.Step); known && want != "" && s.Hash != want {
 		m.emit(Discard{Worker: w.name, Step: s.Step})
 		m.stateFailed(w, fmt.Sprintf("the state that worker %s sent has another hash than it reported", w.name))
@@ -158,9 +158,7 @@ func (m *Machine) result() Result {
 	if m.cfg.NoStore || m.ending.kind == endCompleted {
 		r.Step = max(c.Step, m.meter.step)
 	}
-	if r.Step == m.hashStep {
-		r.Hash = m.hash
-	}
+	r.Hash = m.hashOf(r.Step)
 	return r
 }
 

@@ -16,6 +16,10 @@ func (m *Machine) onHello(h Hello) {
 		m.lose(old, "it attached anew") // its old connection is dead, and nobody has told us
 	}
 	kind, reason := m.judge(h)
+	if m.phase == over { // a fixed crew that has lost it
+		m.emit(Refuse{h.Stream, h.Worker, RefusedOver, fmt.Sprintf("run %s is over", m.cfg.Run)})
+		return
+	}
 	if reason != "" {
 		m.refuse(&member{name: h.Worker, stream: h.Stream}, kind, reason)
 		return
@@ -108,8 +112,11 @@ func (m *Machine) onReady(w *member, r Ready) {
 	}
 }
 
-// enough is how many workers training begins with. A run that has begun once is in a hurry.
+// enough is how many workers training begins with. A run that has begun once is in a hurry; but to decide who was wrong takes two.
 func (m *Machine) enough() int {
+	if m.verify.dispute != nil {
+		return min(2, m.cfg.Replicas)
+	}
 	if m.plan.Sequence > 0 {
 		return 1
 	}

@@ -256,7 +256,7 @@ func (m *Machine) checkSilence(w *member) {
 	} else if w.suspect {
 		limit, why = m.cfg.SuspectAfter, ", and the gossip says it is dead"
 	}
-	if !w.gone && m.now-w.seen > limit {
+	if !w.gone && m.phase != over && m.now-w.seen > limit {
 		m.lose(w, fmt.Sprintf("no heartbeat for %v%s", limit, why))
 	}
 }

@@ -33,12 +33,13 @@ func (m *Machine) begin() {
 
 // compose says who is in the next ring, by name: the members of this one but those who leave, and spares while there are fewer
 // workers than replicas. It is empty if nobody would hold the state: all who do leave, and nobody is there to take it over.
-func (m *Machine) compose() []seat {
+// current says whether a member holds the state that the next plan begins with.
+func (m *Machine) compose(current func(*member) bool) []seat {
 	stay, heirs := 0, 0
 	for _, w := range m.members {
 		switch {
 		case w.leaving != "" || w.ready == nil:
-		case w.holds():
+		case current(w):
 			stay++
 		default:
 			heirs++
@@ -89,7 +90,7 @@ func (m *Machine) askToYield() {
 	if m.phase != running || m.yielded || m.plan.FirstStep == m.plan.UntilStep {
 		return
 	}
-	if m.sameSeats(m.compose()) && !m.rebalance {
+	if m.sameSeats(m.compose((*member).holds)) && !m.rebalance {
 		return
 	}
 	m.yielded = true
@@ -102,11 +103,12 @@ func (m *Machine) askToYield() {
 // generation even with the same members.
 func (m *Machine) proceed(from uint64, anew bool) {
 	m.rewind(from)
+	m.newest, m.meter.step = max(m.newest, from), from
 	if from >= m.cfg.TotalSteps && !m.owesEvaluation(from) {
 		m.complete()
 		return
 	}
-	seats := m.compose()
+	seats := m.compose(func(w *member) bool { return w.holds() && w.steps == from })
 	if len(seats) == 0 {
 		m.lastLeave()
 		return
@@ -270,6 +272,7 @@ func (m *Machine) adopt(p Plan) {
 	m.plan, m.shares, m.counted = p, nil, 0
 	if p.Restore {
 		m.forget(p.FirstStep)
+		m.verify.since = p.Generation
 	}
 	m.rewind(p.FirstStep)
 }

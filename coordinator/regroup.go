@@ -167,6 +167,7 @@ func (m *Machine) gather() {
 	m.rewind(c.Step)
 	m.newest, m.meter.step = c.Step, c.Step
 	m.verify.begunAgain()
+	m.verify.since = m.plan.Generation + 1
 	if m.verify.newest().Step != c.Step {
 		m.verify.add(VerifiedEntry{Step: c.Step})
 	}

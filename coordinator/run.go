@@ -139,7 +139,7 @@ func (m *Machine) advance() {
 			return
 		}
 	}
-	if !m.sameHashes(at) {
+	if !m.sameHashes(at) || m.doubted(at) {
 		return
 	}
 	if pending := m.pendingEvaluations(); len(pending) > 0 && pending[0] <= at {

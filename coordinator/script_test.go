@@ -267,7 +267,7 @@ func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event
 	case "left":
 		return Left{arg, kv["reason"]}
 	case "state":
-		return StateArrived{arg, step, kv["hash"]}
+		return StateArrived{arg, step, kv["hash"], p.generation(kv)}
 	case "state-lost":
 		return StateLost{arg, step, "checksum"}
 	case "stored":

@@ -11,8 +11,10 @@ type verification struct {
 	verified []VerifiedEntry // rising; the first may be where the line of steps began
 	hashes   []StateHash     // of states that not all have told of yet
 	audits   []Audit         // that nobody has confirmed yet
+	doubts   []Dispute       // audits that differ, of steps from states that are not verified yet: those may differ themselves
 	dispute  *Dispute        // the newest that was not settled
 	pending  bool            // the dispute is newer than the newest plan
+	since    uint64          // generation of the newest plan that went back: states of earlier ones are not trusted
 	restores bool            // the plan to come goes back to a verified state
 }
 
@@ -95,9 +97,9 @@ func (m *Machine) onStateHash(w *member, h StateHash) {
 	m.compareHashes(h.Step)
 }
 
-// disputing says whether all are on their way back to a verified state.
+// disputing says whether what is told now may be of states that are to be given up.
 func (m *Machine) disputing() bool {
-	return m.phase != running && (m.phase != pausing || m.ending.kind == endDispute)
+	return m.phase != running && (m.phase != pausing || m.ending.distrust)
 }
 
 // compareHashes compares the members' states after a step, once all that were hosts then have told.
@@ -118,6 +120,9 @@ func (m *Machine) compareHashes(step uint64) {
 		m.differ(d)
 		return
 	}
+	if m.doubted(step) {
+		return
+	}
 	v := VerifiedEntry{step, d.Claims[0].Value}
 	m.record(Entry{Verified: &v})
 	m.verify.add(v)
@@ -127,6 +132,18 @@ func (m *Machine) compareHashes(step uint64) {
 	}
 	m.prune()
 	m.settle(d)
+	m.doubted(step + 1)
+}
+
+// doubted takes up an audit of an earlier step than the given one that has waited for its state's hashes. It says whether there was one.
+func (m *Machine) doubted(before uint64) bool {
+	if len(m.verify.doubts) == 0 || m.verify.doubts[0].Step >= before {
+		return false
+	}
+	d := m.verify.doubts[0]
+	m.verify.doubts = m.verify.doubts[1:]
+	m.differ(d)
+	return true
 }
 
 func (d *Dispute) agreed() bool {
@@ -156,10 +173,13 @@ func (m *Machine) onAudit(w *member, a Audit) {
 	m.verify.audits = slices.Delete(m.verify.audits, i, i+1)
 	d.Claims = append([]Claim{{first.Worker, first.Digest}}, d.Claims...)
 	slices.SortFunc(d.Claims, func(a, b Claim) int { return strings.Compare(a.Worker, b.Worker) })
-	if d.agreed() {
+	switch {
+	case d.agreed():
 		m.settle(d)
-	} else {
+	case d.Step <= m.verify.newest().Step:
 		m.differ(d)
+	default:
+		m.verify.doubts = append(m.verify.doubts, d)
 	}
 }
 
@@ -189,7 +209,7 @@ func (m *Machine) expel(name, why string) {
 	m.record(Entry{Removal: &RemovalEntry{Worker: name, Reason: why}})
 	m.removed[name] = why
 	m.tell(true, "worker %s is removed for good: %s", name, why)
-	if w := m.find(name); w != nil {
+	if w := m.find(name); w != nil && m.phase != over {
 		m.emit(Removed{Worker: name, Reason: why, ForGood: true})
 		m.leftAlone(w, why)
 	}
@@ -201,8 +221,8 @@ func (m *Machine) settle(now Dispute) {
 	if d == nil || m.verify.pending {
 		return
 	}
-	if d.Audit != now.Audit || d.Step != now.Step {
-		if !now.Audit && now.Step > d.Step {
+	if same := d.Audit == now.Audit && d.Step == now.Step; !same || len(now.Claims) < 2 { // one alone may be the one who was wrong
+		if same || !now.Audit && now.Step > d.Step {
 			m.closeDispute()
 			m.tell(true, "it could not be decided who was wrong: %s", d.String())
 		}
@@ -290,7 +310,7 @@ func (m *Machine) forget(step uint64) {
 		m.checkpoints = m.checkpoints[:len(m.checkpoints)-1]
 	}
 	m.verify.verified = slices.DeleteFunc(m.verify.verified, func(v VerifiedEntry) bool { return v.Step > step })
-	m.verify.hashes, m.verify.audits = nil, nil
+	m.verify.hashes, m.verify.audits, m.verify.doubts = nil, nil, nil
 	if m.hashStep > step {
 		m.hash, m.hashStep = "", step
 	}

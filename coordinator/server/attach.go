@@ -289,6 +289,7 @@ func (s *Server) publish(p coordinator.Plan) {
 		CheckpointAfter: p.CheckpointAfter, Group: uint32(p.Group), Measure: p.Measure,
 		Epoch: p.Epoch, EvaluateAfter: p.EvaluateAfter, VerifyEvery: p.VerifyEvery, Restore: p.Restore,
 	}
+	s.published.Store(p.Generation)
 	for _, f := range p.Followers {
 		msg.Followers = append(msg.Followers, &pb.Follower{Position: uint32(f.Position), Base: f.Base})
 	}

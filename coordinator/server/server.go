@@ -47,14 +47,15 @@ type Server struct {
 	grpc    *grpc.Server
 	log     *slog.Logger
 
-	events   chan coordinator.Event
-	jobs     chan job
-	states   chan struct{}       // one token for each state in memory
-	done     chan struct{}       // closed when the run is over: nobody waits for the machine any more
-	follow   []coordinator.Event // what carrying an action out gave rise to; the machine's goroutine owns it
-	handlers sync.WaitGroup
-	started  atomic.Bool
-	standing atomic.Pointer[coordinator.Standing]
+	events    chan coordinator.Event
+	jobs      chan job
+	states    chan struct{}       // one token for each state in memory
+	done      chan struct{}       // closed when the run is over: nobody waits for the machine any more
+	follow    []coordinator.Event // what carrying an action out gave rise to; the machine's goroutine owns it
+	handlers  sync.WaitGroup
+	started   atomic.Bool
+	published atomic.Uint64 // generation of the newest plan
+	standing  atomic.Pointer[coordinator.Standing]
 
 	mu       sync.Mutex
 	lastID   uint64

@@ -93,13 +93,14 @@ func (s *Server) PutState(stream pb.Control_PutStateServer) error {
 	case <-s.done:
 		return status.Error(codes.Unavailable, "the run is over")
 	}
+	began := s.published.Load()
 	snap, err := s.build(header, chunks)
 	if err != nil {
 		<-s.states
 		s.post(coordinator.StateLost{Worker: key.worker, Step: key.step, Reason: clip(status.Convert(err).Message())})
 		return err
 	}
-	out, err := s.await(stream.Context(), key, snap)
+	out, err := s.await(stream.Context(), key, snap, began)
 	if err != nil {
 		return err
 	}
@@ -183,7 +184,7 @@ func (s *Server) build(h snapshot.Header, chunks <-chan chunk) (*snapshot.Snapsh
 
 // await gives the state to the machine and waits for what becomes of it. The state's token goes back when it is out of memory,
 // which may be after the sender has gone.
-func (s *Server) await(ctx context.Context, key stateKey, snap *snapshot.Snapshot) (outcome, error) {
+func (s *Server) await(ctx context.Context, key stateKey, snap *snapshot.Snapshot, began uint64) (outcome, error) {
 	a := &arrived{snap: snap, reply: make(chan outcome, 1)}
 	s.mu.Lock()
 	twice := s.pending[key] != nil
@@ -195,7 +196,7 @@ func (s *Server) await(ctx context.Context, key stateKey, snap *snapshot.Snapsho
 		<-s.states
 		return outcome{}, status.Errorf(codes.AlreadyExists, "worker %s has sent the state of step %d already", key.worker, key.step)
 	}
-	s.post(coordinator.StateArrived{Worker: key.worker, Step: key.step, Hash: snap.Hash()})
+	s.post(coordinator.StateArrived{Worker: key.worker, Step: key.step, Hash: snap.Hash(), Began: began})
 	var out outcome
 	select {
 	case out = <-a.reply:
