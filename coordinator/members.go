@@ -83,6 +83,7 @@ func (m *Machine) drop(w *member) {
 	}
 	m.members = slices.Delete(m.members, i, i+1)
 	w.gone = true
+	m.balance.forget(w.name)
 }
 
 // lose takes a worker out that may be there still: it is told, and may attach anew.

@@ -156,9 +156,21 @@ func (m *Machine) seat(p *Plan, seats []seat, group int) {
 		}
 		hosts, at = append(hosts, s.w.name), append(at, i)
 	}
-	for _, h := range m.balance.assign(hosts) {
+	for _, h := range m.assign(hosts) {
 		p.ReplicaHost = append(p.ReplicaHost, at[h])
 	}
+}
+
+// assign gives replicas to hosts by what they cost there; while a dispute is to be decided evenly, since that takes two who compute.
+func (m *Machine) assign(hosts []string) []int {
+	if m.verify.dispute == nil {
+		return m.balance.assign(hosts)
+	}
+	host := make([]int, m.cfg.Replicas)
+	for r := range host {
+		host[r] = r * len(hosts) / m.cfg.Replicas
+	}
+	return host
 }
 
 // source is who serves a state that followers fetch.
@@ -190,7 +202,7 @@ func (m *Machine) setWindow(p *Plan) {
 	if p.Measure {
 		until = min(until, from+1) // what is measured then is of use for the rest
 	}
-	if d := m.verify.dispute; d != nil && !d.Audit && d.Step > from {
+	if d := m.verify.dispute; d != nil && !d.Audit && !d.Decided && d.Step > from {
 		until = min(until, d.Step) // where hashes are told in any case
 	}
 	p.CheckpointAfter, until = m.checkpointsOf(from, until)

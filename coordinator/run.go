@@ -100,7 +100,7 @@ func (m *Machine) observe() {
 
 // weigh asks, once a step, whether another assignment would pay.
 func (m *Machine) weigh() {
-	if m.phase != running || m.rebalance {
+	if m.phase != running || m.rebalance || m.verify.dispute != nil {
 		return
 	}
 	var hosts []string

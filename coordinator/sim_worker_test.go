@@ -386,7 +386,7 @@ func (w *simWorker) commit(red *reduction, step uint64) {
 	w.given, w.stop = false, red.stop
 	w.active = !w.stop && done < w.plan.UntilStep || w.owes(done)
 	at := time.Unix(int64(step), 0)
-	r := StepReport{Worker: w.name, Step: done, Loss: 1, Images: 64, LR: lr, Start: at, End: at.Add(100 * time.Millisecond), Compute: time.Millisecond,
+	r := StepReport{Worker: w.name, Step: done, Loss: 1, Images: 64, LR: lr, Start: at, End: at.Add(100 * time.Millisecond), Compute: time.Duration(1+w.world.rand.IntN(9)) * time.Millisecond,
 		Generation: w.plan.Generation, Sequence: w.plan.Sequence, Last: red.stop || done == w.plan.UntilStep, Behind: !w.has}
 	if !w.has {
 		w.kept = append(w.kept, keptStep{red.sum, lr})

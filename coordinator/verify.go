@@ -161,8 +161,8 @@ func (m *Machine) onAudit(w *member, a Audit) {
 	i := slices.IndexFunc(m.verify.audits, func(o Audit) bool { return o.Step == a.Step })
 	if i < 0 {
 		m.verify.audits = append(m.verify.audits, a)
-		if len(m.plan.Ring)-len(m.plan.Followers) == 1 {
-			m.settle(d)
+		if hosts := slices.Compact(slices.Sorted(slices.Values(m.plan.ReplicaHost))); len(hosts) == 1 {
+			m.settle(d) // nobody else will compute it
 		}
 		return
 	}
@@ -200,18 +200,25 @@ func (m *Machine) differ(d Dispute) {
 	m.verify.take(d)
 	m.end(e)
 	for _, name := range odd {
-		m.expel(name, fmt.Sprintf("outvoted, %s; check that machine's memory and processor", d.String()))
+		m.condemn(name, fmt.Sprintf("outvoted, %s; check that machine's memory and processor", d.String()))
+	}
+	for _, name := range odd {
+		m.expel(name)
 	}
 }
 
-// expel removes a worker for good.
-func (m *Machine) expel(name, why string) {
+// condemn journals that a worker may not come back.
+func (m *Machine) condemn(name, why string) {
 	m.record(Entry{Removal: &RemovalEntry{Worker: name, Reason: why}})
 	m.removed[name] = why
 	m.tell(true, "worker %s is removed for good: %s", name, why)
+}
+
+// expel sends a condemned worker away, if it is there.
+func (m *Machine) expel(name string) {
 	if w := m.find(name); w != nil && m.phase != over {
-		m.emit(Removed{Worker: name, Reason: why, ForGood: true})
-		m.leftAlone(w, why)
+		m.emit(Removed{Worker: name, Reason: m.removed[name], ForGood: true})
+		m.leftAlone(w, m.removed[name])
 	}
 }
 
@@ -228,7 +235,6 @@ func (m *Machine) settle(now Dispute) {
 		}
 		return
 	}
-	m.closeDispute()
 	var wrong []string
 	for _, c := range d.Claims {
 		if _, known := m.removed[c.Worker]; c.Value != now.Claims[0].Value && !known {
@@ -236,11 +242,16 @@ func (m *Machine) settle(now Dispute) {
 		}
 	}
 	if len(wrong) == len(d.Claims) {
+		m.closeDispute()
 		m.tell(true, "done again, the steps gave what nobody had before, so nobody is named: %s", d.String())
 		return
 	}
 	for _, name := range wrong {
-		m.expel(name, fmt.Sprintf("it computed something else than the steps gave when they were done again, %s; check that machine's memory and processor", d.String()))
+		m.condemn(name, fmt.Sprintf("it computed something else than the steps gave when they were done again, %s; check that machine's memory and processor", d.String()))
+	}
+	m.closeDispute()
+	for _, name := range wrong {
+		m.expel(name)
 	}
 }
 

@@ -46,3 +46,12 @@ func TestFailures(t *testing.T) {
 		t.Error("nothing failed")
 	}
 }
+
+func TestThousand(t *testing.T) {
+	r := run(t, func(c *Config) {
+		c.Workers, c.Replicas, c.Batch, c.Spares, c.MTBF, c.For, c.Log = 1024, 1024, 32768, 8, 17*time.Hour, time.Minute, nil
+	})
+	if r.Steps == 0 {
+		t.Error("no steps")
+	}
+}
