@@ -49,7 +49,7 @@ func TestFailures(t *testing.T) {
 
 func TestThousand(t *testing.T) {
 	r := run(t, func(c *Config) {
-		c.Workers, c.Replicas, c.Batch, c.Spares, c.MTBF, c.For, c.Log = 1024, 1024, 32768, 8, 17*time.Hour, time.Minute, nil
+		c.Workers, c.Replicas, c.Batch, c.Spares, c.MTBF, c.For, c.Log = 1024, 1024, 32768, 8, 17*time.Hour, time.Hour, nil
 	})
 	if r.Steps == 0 {
 		t.Error("no steps")
