@@ -67,6 +67,6 @@ were, how many threads they had, or what was interrupted and resumed.`,
 		Version:       buildVersion(),
 	}
 	cmd.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), evalCommand(), modelCommand(),
-		checkpointCommand(), dataCommand(), benchCommand(), certsCommand())
+		checkpointCommand(), dataCommand(), benchCommand(), simulateCommand(), certsCommand())
 	return cmd
 }

@@ -1,0 +1,210 @@
+package simulate
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lockstep-ml/lockstep/coordinator"
+)
+
+// Model says how long things take. It follows docs/design/0002-exact-ring.md, "When it pays".
+type Model struct {
+	// Hop is what a message without weight takes to a neighbour, the handling at both ends included.
+	Hop time.Duration
+	// BytesPerSecond is what a worker sends while all send and receive.
+	BytesPerSecond float64
+	// Message is what a worker's processor spends on one more message.
+	Message time.Duration
+	// Compute is a replica's forward and backward pass on a worker alone on its cores.
+	Compute time.Duration
+	// Update is what applying the gradient takes.
+	Update time.Duration
+
+	// Buckets are the gradient's, in the order in which the backward pass finishes them; Statistics the values of the bucket behind.
+	Buckets    []Bucket
+	Statistics int
+	Wire       int // bits of a value of the gradient
+
+	// Cores, if not 0, is how many cores all workers share, each of which would use Threads of them; 0: machines of their own.
+	Cores, Threads int
+	// RingCPU is the processor time, of all workers together, that a byte of a replica's gradient costs in the ring. It counts only where
+	// cores are shared: there it is taken from computing.
+	RingCPU float64
+}
+
+// Bucket is a run of the gradient that is reduced together.
+type Bucket struct {
+	Values int
+	Ready  float64 // share of a replica's pass after which it is final
+}
+
+const (
+	// blockValues share one exponent, which is a byte.
+	blockValues = 1024
+	// messageBytes go before a payload on the wire.
+	messageBytes = 128
+	// statisticsBytes is the size of a value of the last bucket, whatever the wire.
+	statisticsBytes = 4
+)
+
+// Validate reports every fault at once.
+func (m *Model) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("simulate: "+format, args...))
+		}
+	}
+	check(m.Hop >= 0 && m.Hop < time.Minute && m.Message >= 0 && m.Message < time.Second, "a hop of %v, %v for a message", m.Hop, m.Message)
+	check(m.BytesPerSecond > 0, "%v bytes a second, want more than none", m.BytesPerSecond)
+	check(m.Compute > 0 && m.Compute < time.Hour && m.Update >= 0 && m.Update < time.Hour, "%v to compute a replica and %v to update", m.Compute, m.Update)
+	check(len(m.Buckets) > 0 && m.Statistics >= 0, "%d buckets and %d statistics", len(m.Buckets), m.Statistics)
+	check(m.Wire == 16 || m.Wire == 32, "%d bits on the wire, want 16 or 32", m.Wire)
+	check(m.Cores >= 0 && m.Threads >= 0 && m.RingCPU >= 0, "%d cores, %d threads, %v for a byte", m.Cores, m.Threads, m.RingCPU)
+	last := 0.0
+	for i, b := range m.Buckets {
+		check(b.Values > 0 && b.Ready >= last && b.Ready <= 1, "bucket %d of %d values is ready at %v of a pass, the one before at %v", i, b.Values, b.Ready, last)
+		last = b.Ready
+	}
+	return errors.Join(errs...)
+}
+
+// Values is the length of a gradient.
+func (m *Model) Values() int {
+	n := 0
+	for _, b := range m.Buckets {
+		n += b.Values
+	}
+	return n
+}
+
+// stepBytes is a replica's gradient on the wire.
+func (m *Model) stepBytes() int { return m.Values() * m.Wire / 8 }
+
+// stateBytes is a training state: weights, momentum and running statistics.
+func (m *Model) stateBytes() float64 { return 4 * float64(2*m.Values()+m.Statistics) }
+
+// copying is how long a whole state takes from one worker to another.
+func (m *Model) copying() time.Duration { return seconds(m.stateBytes() / m.BytesPerSecond) }
+
+// Traffic is what workers that measure the links tell the coordinator.
+func (m *Model) Traffic() coordinator.Traffic {
+	return coordinator.Traffic{Hop: max(1, m.Hop), BytesPerSecond: m.BytesPerSecond, StepBytes: uint64(m.stepBytes()), Buckets: len(m.Buckets)}
+}
+
+// hops of one pass of a ring of so many workers.
+func hops(workers, group int) int {
+	if group <= 1 {
+		group = workers
+	}
+	return group - 1 + workers/group - 1
+}
+
+// load is what a worker has to send for some buckets.
+type load struct {
+	buckets  int
+	bytes    float64 // of one replica's values on the wire
+	values   int
+	segments float64 // of a worker's own chunks
+}
+
+func (l *load) add(values, bytesEach, workers, group int) {
+	if group <= 1 {
+		group = workers
+	}
+	chunk := max(1, values*bytesEach/group)
+	l.buckets++
+	l.values += values
+	l.bytes += float64(values * bytesEach)
+	l.segments += float64((chunk + coordinator.RingSegment - 1) / coordinator.RingSegment)
+}
+
+// sent is the bytes that a worker sends, and in how many messages.
+func (l *load) sent(workers, group int) (bytes, messages float64) {
+	n, h := float64(workers), float64(hops(workers, group))
+	messages = h * (float64(l.buckets) + 2*l.segments)
+	exponents := h * float64((l.values+blockValues-1)/blockValues)
+	return 2*(n-1)/n*l.bytes + exponents + messages*messageBytes, messages
+}
+
+// reduce is how long it takes to reduce that, all at once.
+func (m *Model) reduce(l load, workers, group int) time.Duration {
+	h, a := float64(hops(workers, group)), m.Hop.Seconds()
+	underway := float64(max(coordinator.RingWindow, l.buckets))
+	bytes, messages := l.sent(workers, group)
+	laps := 2 * h * a * max(0, l.segments/underway-1)
+	return seconds(3*h*a + max(bytes/m.BytesPerSecond, laps) + messages*m.Message.Seconds())
+}
+
+// A Step is what a step takes.
+type Step struct {
+	Took    time.Duration
+	Compute time.Duration // of the worker that computes longest
+	Tail    time.Duration // of the all-reduce, that no computing hides
+	Bytes   float64       // that a worker sends
+}
+
+// Step gives a step of a ring of so many workers: pass is what a replica takes on the worker that computes longest, replicas how many it hosts.
+//
+// Links are busy whenever a bucket is there. So a step ends when the last busy stretch does: for each bucket, if the links were
+// idle until it was ready, it and those behind it take as long as if they had all been ready then.
+func (m *Model) Step(workers, group int, pass time.Duration, replicas int) Step {
+	s := Step{Compute: time.Duration(replicas) * pass}
+	s.Took = s.Compute
+	if workers > 1 {
+		start := time.Duration(replicas-1) * pass // of the last replica's pass
+		var l load
+		l.add(max(1, m.Statistics), statisticsBytes, workers, group)
+		end := s.Compute + m.reduce(l, workers, group)
+		for i := len(m.Buckets) - 1; i >= 0; i-- {
+			l.add(m.Buckets[i].Values, m.Wire/8, workers, group)
+			ready := start + time.Duration(m.Buckets[i].Ready*float64(pass))
+			end = max(end, ready+m.reduce(l, workers, group))
+		}
+		s.Tail, s.Took = end-s.Compute, end
+		s.Bytes, _ = l.sent(workers, group)
+	}
+	s.Took += m.Update
+	return s
+}
+
+// crowded is what a pass takes when so many workers share the cores.
+func (m *Model) crowded(workers int) time.Duration {
+	if wanted := workers * max(1, m.Threads); m.Cores > 0 && wanted > m.Cores {
+		return m.Compute * time.Duration(wanted) / time.Duration(m.Cores)
+	}
+	return m.Compute
+}
+
+// Shared is what a step takes at least where cores are shared: all the work there is, on all the cores.
+func (m *Model) shared(workers, replicas int) time.Duration {
+	if m.Cores == 0 {
+		return 0
+	}
+	busy := m.Compute.Seconds()*float64(replicas*max(1, m.Threads)) + m.Update.Seconds()*float64(workers)
+	if workers > 1 {
+		busy += m.RingCPU * float64(m.stepBytes())
+	}
+	return seconds(busy / float64(m.Cores))
+}
+
+// Ideal is a step of a whole cluster: equal workers, none missing, the topology that the coordinator would choose.
+func (m *Model) Ideal(workers, replicas, group int) (Step, int) {
+	if group == 0 {
+		group = coordinator.ChooseGroup(workers, m.Traffic())
+	}
+	s := m.Step(workers, group, m.crowded(workers), (replicas+workers-1)/workers)
+	s.Took = max(s.Took, m.shared(workers, replicas))
+	return s, group
+}
+
+// measuring is how long the links' measurement takes: ten buckets without weight and four of 4 MiB, as allreduce.Ring.Measure does.
+func (m *Model) measuring(workers, group int) time.Duration {
+	var small, large load
+	small.add(workers, 4, workers, group)
+	large.add(1<<20, 4, workers, group)
+	return 10*m.reduce(small, workers, group) + 4*m.reduce(large, workers, group)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
