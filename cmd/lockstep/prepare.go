@@ -170,7 +170,7 @@ func (p *prepared) openJournal(o *runOptions) (err error) {
 			return err
 		}
 	}
-	if p.journal, p.history, err = journal.Open(path); err != nil {
+	if p.journal, p.history, err = journal.Open(vfs.OS{}, path); err != nil {
 		return err
 	}
 	if p.history.Cut > 0 {

@@ -17,11 +17,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/internal/vfs"
 )
 
 // Name is a journal's file name in the folder of its run.
@@ -46,10 +49,12 @@ var ErrDamaged = errors.New("the journal is damaged")
 
 // Journal is an open one. It is used by one goroutine.
 type Journal struct {
-	path  string
-	file  *os.File
-	size  int64 // as this coordinator left it
-	epoch uint64
+	fsys   vfs.FS
+	path   string
+	file   vfs.EditFile
+	size   int64 // as this coordinator left it
+	epoch  uint64
+	spoilt int64 // where an entry that failed may end that is still there; 0 for none
 }
 
 // Opened is what a journal held.
@@ -63,8 +68,8 @@ type Opened struct {
 
 // Open opens the journal at path, or begins one. The caller holds the run's lock, where the storage knows locks; where it does not, the
 // epochs in the journal keep two coordinators apart.
-func Open(path string) (*Journal, Opened, error) {
-	data, err := read(path)
+func Open(fsys vfs.FS, path string) (*Journal, Opened, error) {
+	data, err := read(fsys, path)
 	if err != nil {
 		return nil, Opened{}, err
 	}
@@ -73,11 +78,11 @@ func Open(path string) (*Journal, Opened, error) {
 		return nil, o, fmt.Errorf("%s: %w; to go on from the newest checkpoint instead, move the journal away", path, err)
 	}
 	o.Cut = int64(len(data)) - good
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := fsys.Edit(path, 0o644)
 	if err != nil {
 		return nil, o, err
 	}
-	j := &Journal{path: path, file: f, size: good, epoch: o.Epoch}
+	j := &Journal{fsys: fsys, path: path, file: f, size: good, epoch: o.Epoch}
 	if err := j.begin(); err != nil {
 		return nil, o, errors.Join(err, f.Close())
 	}
@@ -85,9 +90,9 @@ func Open(path string) (*Journal, Opened, error) {
 }
 
 // read gives the whole file, nothing if there is none.
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+func read(fsys vfs.FS, path string) ([]byte, error) {
+	f, err := fsys.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
@@ -104,27 +109,19 @@ func read(path string) ([]byte, error) {
 // begin cuts off what was never finished and makes file and header safe.
 func (j *Journal) begin() error {
 	if err := j.file.Truncate(j.size); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", j.path, err)
 	}
 	if j.size == 0 {
 		n, err := j.file.WriteAt([]byte(magic), 0)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", j.path, err)
 		}
 		j.size = int64(n)
 	}
 	if err := j.file.Sync(); err != nil {
 		return fmt.Errorf("%s: %w", j.path, err)
 	}
-	return syncDir(filepath.Dir(j.path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return j.fsys.SyncDir(filepath.Dir(j.path))
 }
 
 // parse reads a journal and says how many of its bytes are whole records. It takes any bytes.
@@ -174,7 +171,21 @@ func record(data []byte) (n int, e coordinator.Entry, err error) {
 	if err := json.Unmarshal(body, &e); err != nil {
 		return 0, e, fmt.Errorf("a record does not parse: %w", err)
 	}
+	if n := decisions(e); n != 1 {
+		return 0, e, fmt.Errorf("a record has %d decisions that this version knows, want one", n)
+	}
 	return end, e, nil
+}
+
+// decisions counts the fields of an entry that are set.
+func decisions(e coordinator.Entry) int {
+	n := 0
+	for v, i := reflect.ValueOf(e), 0; i < v.NumField(); i++ {
+		if !v.Field(i).IsNil() {
+			n++
+		}
+	}
+	return n
 }
 
 func zero(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 }) }
@@ -191,55 +202,105 @@ func (o *Opened) take(e coordinator.Entry) {
 	}
 }
 
-// Append writes an entry and returns once it is safe. An error means that it may not be acted on; what was there before stays.
+// Append writes an entry and returns once it is safe. An error means that it may not be acted on, and what was there before stays; the
+// same entry may be tried again. An error that wraps ErrFenced means that this coordinator may decide nothing any more.
 func (j *Journal) Append(e coordinator.Entry) error {
-	if err := j.fence(); err != nil {
+	if err := j.mend(); err != nil {
 		return err
 	}
+	if err := j.fence(j.size); err != nil {
+		return fmt.Errorf("%s: %w", j.path, err)
+	}
+	b, err := encode(e)
+	if err != nil {
+		return fmt.Errorf("%s: %w", j.path, err)
+	}
+	end := j.size + int64(len(b))
+	err = j.write(b)
+	if err == nil {
+		err = j.fence(end) // another may have written at the same moment
+	}
+	if err != nil {
+		j.spoilt = end
+		return errors.Join(fmt.Errorf("%s: %w", j.path, err), j.mend())
+	}
+	j.size = end
+	return nil
+}
+
+// encode makes an entry's record.
+func encode(e coordinator.Entry) ([]byte, error) {
 	body, err := json.Marshal(e)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(body) > maxRecord {
-		return fmt.Errorf("%s: a record of %d bytes, at most %d are written", j.path, len(body), maxRecord)
+		return nil, fmt.Errorf("a record of %d bytes, at most %d are written", len(body), maxRecord)
 	}
 	b := binary.LittleEndian.AppendUint32(nil, uint32(len(body)))
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(body, castagnoli))
-	if _, err := j.file.WriteAt(append(b, body...), j.size); err != nil {
-		return errors.Join(err, j.file.Truncate(j.size))
+	return append(b, body...), nil
+}
+
+func (j *Journal) write(b []byte) error {
+	if _, err := j.file.WriteAt(b, j.size); err != nil {
+		return err
 	}
-	if err := j.file.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", j.path, err), j.file.Truncate(j.size))
+	return j.file.Sync()
+}
+
+// mend cuts off what an entry that failed has left behind, unless somebody else has written behind that.
+func (j *Journal) mend() error {
+	if j.spoilt == 0 {
+		return nil
 	}
-	j.size += int64(headBytes + len(body))
+	info, err := j.file.Stat()
+	if err == nil && info.Size() <= j.spoilt {
+		err = j.file.Truncate(j.size)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", j.path, err)
+	}
+	j.spoilt = 0
 	return nil
 }
 
-// fence looks whether the file is as this coordinator left it, and the one under that name.
-func (j *Journal) fence() error {
+// fence looks whether the file has the size that this coordinator left it with, and is the one under that name.
+func (j *Journal) fence(size int64) error {
 	open, err := j.file.Stat()
 	if err != nil {
 		return err
 	}
-	named, err := os.Stat(j.path)
+	named, err := stat(j.fsys, j.path)
 	if err != nil {
-		return fmt.Errorf("the journal is gone: %w", err)
+		return fmt.Errorf("the journal is gone or unreadable: %w", err)
 	}
 	if !os.SameFile(open, named) {
-		return fmt.Errorf("%s: %w: it has put another journal there", j.path, ErrFenced)
+		return fmt.Errorf("%w: it has put another journal there", ErrFenced)
 	}
-	if open.Size() == j.size {
+	if named.Size() == size {
 		return nil
 	}
-	data, err := read(j.path)
+	data, err := read(j.fsys, j.path)
 	if err != nil {
 		return err
 	}
-	if o, _, err := parse(data); err == nil && o.Epoch > j.epoch+1 {
-		return fmt.Errorf("%s: %w: it is coordinator %d, this one was coordinator %d", j.path, ErrFenced, o.Epoch-1, j.epoch)
+	o, _, err := parse(data)
+	if err != nil {
+		return fmt.Errorf("something else has written to it: %w", err)
 	}
-	return fmt.Errorf("%s: %w: something else has written to it", j.path, ErrDamaged)
+	return fmt.Errorf("%w: it is coordinator %d, this one was coordinator %d", ErrFenced, o.Epoch-1, j.epoch)
+}
+
+// stat describes the file that now has that name.
+func stat(fsys vfs.FS, path string) (fs.FileInfo, error) {
+	f, err := fsys.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	return info, errors.Join(err, f.Close())
 }
 
 // Close closes the file; nothing is left to be written.

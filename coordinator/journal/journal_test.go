@@ -2,14 +2,20 @@ package journal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/internal/vfs"
+	"github.com/lockstep-ml/lockstep/internal/vfs/errorfs"
 )
 
 func entries() []coordinator.Entry {
@@ -26,7 +32,7 @@ func entries() []coordinator.Entry {
 func written(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), Name)
-	j, o, err := Open(path)
+	j, o, err := Open(vfs.OS{}, path)
 	if err != nil || o.Epoch != 1 || len(o.Entries) != 0 {
 		t.Fatalf("a new journal: %+v, %v", o, err)
 	}
@@ -43,7 +49,7 @@ func written(t testing.TB) string {
 
 func TestWhatWasWrittenIsRead(t *testing.T) {
 	path := written(t)
-	j, o, err := Open(path)
+	j, o, err := Open(vfs.OS{}, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +80,7 @@ func TestTornTail(t *testing.T) {
 		if err := os.WriteFile(path, data[:n], 0o644); err != nil {
 			t.Fatal(err)
 		}
-		j, o, err := Open(path)
+		j, o, err := Open(vfs.OS{}, path)
 		if err != nil {
 			t.Fatalf("cut at byte %d: %v", n, err)
 		}
@@ -87,7 +93,7 @@ func TestTornTail(t *testing.T) {
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
 		}
-		again, back, err := Open(path)
+		again, back, err := Open(vfs.OS{}, path)
 		if err != nil || len(back.Entries) != len(o.Entries)+1 {
 			t.Fatalf("cut at byte %d and gone on: %d entries, %v", n, len(back.Entries), err)
 		}
@@ -110,7 +116,7 @@ func TestDamage(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		_, _, err := Open(path)
+		_, _, err := Open(vfs.OS{}, path)
 		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), path) {
 			t.Errorf("byte %d changed: %v", at, err)
 		}
@@ -123,7 +129,7 @@ func TestDamage(t *testing.T) {
 // The coordinator before is fenced off by the next one's first entry, or by a journal of its own.
 func TestFence(t *testing.T) {
 	path := written(t)
-	old, _, err := Open(path)
+	old, _, err := Open(vfs.OS{}, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +137,7 @@ func TestFence(t *testing.T) {
 	if err := old.Append(coordinator.Entry{Epoch: &coordinator.EpochEntry{Epoch: 2, Run: "r"}}); err != nil {
 		t.Fatal(err)
 	}
-	next, o, err := Open(path)
+	next, o, err := Open(vfs.OS{}, path)
 	if err != nil || o.Epoch != 3 {
 		t.Fatalf("%+v, %v", o, err)
 	}
@@ -139,10 +145,10 @@ func TestFence(t *testing.T) {
 	if err := old.Append(entries()[2]); err != nil {
 		t.Fatalf("nobody else has written yet: %v", err)
 	}
-	if err := next.Append(coordinator.Entry{Epoch: &coordinator.EpochEntry{Epoch: 3, Run: "r"}}); !errors.Is(err, ErrDamaged) {
+	if err := next.Append(coordinator.Entry{Epoch: &coordinator.EpochEntry{Epoch: 3, Run: "r"}}); !errors.Is(err, ErrFenced) {
 		t.Fatalf("the file has grown under its hands: %v", err)
 	}
-	third, _, err := Open(path)
+	third, _, err := Open(vfs.OS{}, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +164,81 @@ func TestFence(t *testing.T) {
 	}
 	if err := third.Append(entries()[2]); err == nil {
 		t.Error("it was written to a journal that was moved away")
+	}
+}
+
+// A disk that fails at any operation, for a moment or for good, loses no decision that was taken for safe, and leaves a journal that reads.
+func TestFaults(t *testing.T) {
+	for _, fault := range []errorfs.Fault{{Err: syscall.ENOSPC, Short: true}, {Err: syscall.EIO}, {Err: syscall.EIO, Short: true, Dead: true}} {
+		t.Run(fmt.Sprintf("%+v", fault), func(t *testing.T) {
+			for k := 0; ; k++ {
+				fault.At = k
+				fsys, path := errorfs.New(vfs.OS{}, fault), filepath.Join(t.TempDir(), Name)
+				safe := fill(fsys, path, fault)
+				back, o, err := Open(vfs.OS{}, path)
+				if err != nil {
+					t.Fatalf("operation %d failed: %v", k, err)
+				}
+				if err := back.Close(); err != nil {
+					t.Fatal(err)
+				}
+				n := len(o.Entries)
+				if n < safe || n > safe+1 || !reflect.DeepEqual(o.Entries, append([]coordinator.Entry(nil), entries()[:n]...)) {
+					t.Fatalf("operation %d failed: %d entries were safe, %d are read", k, safe, n)
+				}
+				if !fsys.Injected() {
+					if safe != len(entries()) {
+						t.Fatalf("nothing failed, and %d entries are safe", safe)
+					}
+					return
+				}
+				if !fault.Dead && safe != len(entries()) {
+					t.Fatalf("operation %d failed once, and %d entries are safe", k, safe)
+				}
+			}
+		})
+	}
+}
+
+// fill appends the entries, each as often as a disk that fails once needs, and gives how many are safe.
+func fill(fsys vfs.FS, path string, fault errorfs.Fault) (safe int) {
+	j, _, err := Open(fsys, path)
+	if err != nil && !fault.Dead {
+		j, _, err = Open(fsys, path)
+	}
+	if err != nil {
+		return 0
+	}
+	defer j.Close() // of a disk that may be gone
+	for _, e := range entries() {
+		err := j.Append(e)
+		if err != nil && !fault.Dead {
+			err = j.Append(e)
+		}
+		if err != nil {
+			return safe
+		}
+		safe++
+	}
+	return safe
+}
+
+// A record that this version does not understand is no decision to pass over.
+func TestUnknownDecision(t *testing.T) {
+	path := written(t)
+	body := []byte(`{"merger":{"step":3}}`)
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(body)))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	b = append(binary.LittleEndian.AppendUint32(b, crc32.Checksum(body, castagnoli)), body...)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(data, b...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Open(vfs.OS{}, path); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprint("byte ", len(data))) {
+		t.Errorf("opened with %v", err)
 	}
 }
 

@@ -28,16 +28,22 @@ func parseMeta(b []byte) (peer, error) {
 	return p, nil
 }
 
-func (d *delegate) NodeMeta(int) []byte                  { return d.meta }
-func (d *delegate) GetBroadcasts(int, int) [][]byte      { return nil }
-func (d *delegate) LocalState(bool) []byte               { return nil }
-func (d *delegate) MergeRemoteState([]byte, bool)        {}
-func (d *delegate) NotifyJoin(m *memberlist.Node)        { d.node.see(Joined, m) }
-func (d *delegate) NotifyUpdate(m *memberlist.Node)      { d.node.see(Updated, m) }
-func (d *delegate) NotifyAlive(m *memberlist.Node) error { return d.node.admit([]*memberlist.Node{m}) }
+func (d *delegate) NodeMeta(int) []byte             { return d.meta }
+func (d *delegate) GetBroadcasts(int, int) [][]byte { return nil }
+func (d *delegate) LocalState(bool) []byte          { return nil }
+func (d *delegate) MergeRemoteState([]byte, bool)   {}
+func (d *delegate) NotifyJoin(m *memberlist.Node)   { d.node.see(Joined, m) }
+func (d *delegate) NotifyUpdate(m *memberlist.Node) { d.node.see(Updated, m) }
 
-// NotifyMerge looks at a whole cluster before it becomes one with this.
-func (d *delegate) NotifyMerge(peers []*memberlist.Node) error { return d.node.admit(peers) }
+// NotifyAlive looks at what is told of one node. An error leaves the word unheard.
+func (d *delegate) NotifyAlive(m *memberlist.Node) error {
+	return d.node.admit([]*memberlist.Node{m}, func(other, m Meta) bool { return m.Epoch > other.Epoch })
+}
+
+// NotifyMerge looks at a whole cluster before it becomes one with this. That may still hold an earlier coordinator for alive.
+func (d *delegate) NotifyMerge(peers []*memberlist.Node) error {
+	return d.node.admit(peers, func(other, m Meta) bool { return m.Epoch != other.Epoch })
+}
 
 // The messages of our own: a word, and the name of who sends it.
 const (
@@ -164,9 +170,10 @@ func (n *Node) see(kind Kind, m *memberlist.Node) {
 	n.note(kind, m.Name, p)
 }
 
-// admit refuses strangers and second coordinators. A coordinator of a later epoch of the same run is the successor of one that has died,
-// whether or not that has been noticed yet; if it has not died, the journal and the workers keep it from deciding anything more.
-func (n *Node) admit(nodes []*memberlist.Node) error {
+// admit refuses strangers and second coordinators. A coordinator of the same run that goes with the one known here is none: the
+// successor of one that has died, whether or not that has been noticed yet. Should it live still, then the journal and the workers keep
+// it from deciding anything more.
+func (n *Node) admit(nodes []*memberlist.Node, goes func(other, m Meta) bool) error {
 	for _, m := range nodes {
 		if m.State != memberlist.StateAlive || m.Name == n.cfg.Name {
 			continue
@@ -178,33 +185,31 @@ func (n *Node) admit(nodes []*memberlist.Node) error {
 		if p.Role != Coordinator {
 			continue
 		}
-		if other := n.otherCoordinator(m.Name, p.Meta); other != "" {
-			n.mu.Lock()
-			n.second = m.Name
-			n.mu.Unlock()
-			return fmt.Errorf("gossip: %w: %s and %s", ErrTwo, other, m.Name)
+		other, known := n.otherCoordinator(m.Name)
+		if !known || other.Run == p.Run && goes(other.Meta, p.Meta) {
+			continue
 		}
+		n.mu.Lock()
+		n.second = m.Name
+		n.mu.Unlock()
+		return fmt.Errorf("gossip: %w: %s (%d of run %s), and %s (%d of run %s)", ErrTwo, other.at.Name, other.Epoch, other.Run, m.Name, p.Epoch, p.Run)
 	}
 	return nil
 }
 
-// otherCoordinator names the coordinator that stands in the way of the given one; empty if there is none.
-func (n *Node) otherCoordinator(name string, m Meta) string {
-	successor := func(to Meta) bool { return to.Run == m.Run && to.Epoch != m.Epoch }
+// otherCoordinator gives the newest coordinator that is not the named one.
+func (n *Node) otherCoordinator(name string) (newest peer, known bool) {
 	if n.cfg.Role == Coordinator {
-		if successor(n.cfg.Meta) {
-			return ""
-		}
-		return n.cfg.Name
+		return peer{Role: Coordinator, Meta: n.cfg.Meta, at: memberlist.Address{Name: n.cfg.Name}}, true
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for other, p := range n.peers {
-		if p.Role == Coordinator && other != name && !successor(p.Meta) {
-			return other
+		if p.Role == Coordinator && other != name && (!known || p.Epoch > newest.Epoch) {
+			newest, known = p, true
 		}
 	}
-	return ""
+	return newest, known
 }
 
 // rival names the coordinator that kept this node out of a cluster; empty if that was not the reason.

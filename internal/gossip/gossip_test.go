@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"go.uber.org/goleak"
 )
 
@@ -170,6 +172,67 @@ func TestSecondCoordinator(t *testing.T) {
 	if got := w.Members(); !slices.Equal(got, []string{"coord"}) {
 		t.Errorf("members %v", got)
 	}
+}
+
+// successor is a coordinator of the same run that counts on.
+func successor(epoch uint64) Config {
+	cfg := coordinatorConfig(fmt.Sprint("coord-", epoch))
+	cfg.Meta.Epoch, cfg.Meta.RPC = epoch, fmt.Sprint("127.0.0.1:", 5000+epoch)
+	return cfg
+}
+
+// follows waits until a node takes the coordinator of an epoch for the run's.
+func follows(t *testing.T, n *Node, epoch uint64) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		n.mu.Lock()
+		meta, changed := n.coordinator()
+		woken := n.changed
+		n.mu.Unlock()
+		if changed && meta.Epoch == epoch {
+			return
+		}
+		select {
+		case <-woken:
+		case <-late:
+			t.Fatalf("%s follows %+v, not coordinator %d", n.cfg.Name, meta, epoch)
+		}
+	}
+}
+
+// TestSuccessor: a later coordinator of the run finds the workers by their addresses and is followed at once, whether the earlier one has died
+// or not; what is told of an earlier one is not heard any more, and a coordinator of another run is refused as before.
+func TestSuccessor(t *testing.T) {
+	first := mustStart(t, successor(1))
+	w1 := mustStart(t, workerConfig("w1", first.Addr()))
+	w2 := mustStart(t, workerConfig("w2", first.Addr()))
+	follows(t, w1, 1)
+	next(t, w1, Joined, "w2")
+	second := mustStart(t, successor(2))
+	if n := second.Reach([]string{"127.0.0.1:1", w1.Addr()}); n != 1 {
+		t.Fatalf("%d of a dead address and a live one took the successor in", n)
+	}
+	follows(t, w1, 2)
+	follows(t, w2, 2)
+	late := mustStart(t, workerConfig("w3", w2.Addr()))
+	follows(t, late, 2)
+
+	old := &memberlist.Node{Name: "coord-1", State: memberlist.StateAlive, Meta: []byte(`{"role":"coordinator","run":"r1","epoch":1}`)}
+	for _, n := range []*Node{w1, w2, second} {
+		if err := (&delegate{node: n}).NotifyAlive(old); !errors.Is(err, ErrTwo) || !strings.Contains(err.Error(), "coord-2") {
+			t.Errorf("%s heard of an earlier coordinator: %v", n.cfg.Name, err)
+		}
+		if err := (&delegate{node: n}).NotifyMerge([]*memberlist.Node{old}); err != nil {
+			t.Errorf("%s refuses a cluster that has not noticed yet: %v", n.cfg.Name, err)
+		}
+	}
+	stranger := successor(3)
+	stranger.Meta.Run, stranger.Join = "r2", []string{w1.Addr()}
+	if _, err := Start(stranger); !errors.Is(err, ErrTwo) || !strings.Contains(err.Error(), "coord-2") {
+		t.Errorf("a coordinator of another run: %v", err)
+	}
+	follows(t, w1, 2)
 }
 
 func TestPortInUse(t *testing.T) {

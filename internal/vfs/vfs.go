@@ -16,6 +16,8 @@ type FS interface {
 	Create(name string, perm fs.FileMode) (File, error)
 	// Open opens a file for reading.
 	Open(name string) (File, error)
+	// Edit opens a file for reading and for writing in place, making it if there is none.
+	Edit(name string, perm fs.FileMode) (EditFile, error)
 	// ReadDir lists a folder, sorted by name.
 	ReadDir(dir string) ([]fs.DirEntry, error)
 	// Rename moves a file over another one in a single step.
@@ -40,6 +42,14 @@ type File interface {
 	Stat() (fs.FileInfo, error)
 }
 
+// EditFile is a file that is changed in place: by whoever can tell what an interrupted change has left.
+type EditFile interface {
+	File
+	io.WriterAt
+	// Truncate makes the file that long.
+	Truncate(size int64) error
+}
+
 // OS is the operating system's file system.
 type OS struct{}
 
@@ -60,6 +70,15 @@ func (OS) Create(name string, perm fs.FileMode) (File, error) {
 // Open implements FS.
 func (OS) Open(name string) (File, error) {
 	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Edit implements FS.
+func (OS) Edit(name string, perm fs.FileMode) (EditFile, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, perm)
 	if err != nil {
 		return nil, err
 	}

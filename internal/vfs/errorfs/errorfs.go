@@ -105,6 +105,18 @@ func (f *FS) Open(name string) (vfs.File, error) {
 	return &file{File: inner, fs: f, name: name}, nil
 }
 
+// Edit implements vfs.FS.
+func (f *FS) Edit(name string, perm fs.FileMode) (vfs.EditFile, error) {
+	if err := f.step("edit", name); err != nil {
+		return nil, err
+	}
+	inner, err := f.inner.Edit(name, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &editFile{file: file{File: inner, fs: f, name: name}, inner: inner}, nil
+}
+
 // ReadDir implements vfs.FS.
 func (f *FS) ReadDir(dir string) ([]fs.DirEntry, error) {
 	if err := f.step("readdir", dir); err != nil {
@@ -152,15 +164,18 @@ type file struct {
 	name string
 }
 
-func (f *file) Write(p []byte) (int, error) {
+func (f *file) Write(p []byte) (int, error) { return f.write(p, f.File.Write) }
+
+// write has write store p, or as much of it as the fault lets through.
+func (f *file) write(p []byte, write func([]byte) (int, error)) (int, error) {
 	err := f.fs.step("write", f.name)
 	if err == nil {
-		return f.File.Write(p)
+		return write(p)
 	}
 	if !f.fs.fault.Short {
 		return 0, err
 	}
-	n, innerErr := f.File.Write(p[:len(p)/2])
+	n, innerErr := write(p[:len(p)/2])
 	if innerErr != nil {
 		return n, fmt.Errorf("%w (while injecting %v)", innerErr, err)
 	}
@@ -202,4 +217,21 @@ func (f *file) Close() error {
 		err = innerErr
 	}
 	return err
+}
+
+// editFile is an open file that is changed in place.
+type editFile struct {
+	file
+	inner vfs.EditFile
+}
+
+func (f *editFile) WriteAt(p []byte, off int64) (int, error) {
+	return f.write(p, func(p []byte) (int, error) { return f.inner.WriteAt(p, off) })
+}
+
+func (f *editFile) Truncate(size int64) error {
+	if err := f.fs.step("truncate", f.name); err != nil {
+		return err
+	}
+	return f.inner.Truncate(size)
 }
