@@ -228,6 +228,8 @@ func (m *Model) shared(alone []time.Duration) time.Duration {
 func (m *Model) Ideal(workers, replicas, group int) (Step, int) {
 	if group == 0 {
 		group = coordinator.ChooseGroup(workers, m.Traffic())
+	} else if workers%group != 0 {
+		group = 1
 	}
 	alone, hosted := make([]time.Duration, workers), make([]int, workers)
 	for i := range alone {
