@@ -30,6 +30,7 @@ type runOptions struct {
 	group      groups
 	out        string
 	resume     bool
+	goOn       bool // resume if there is something to resume
 	resumeFrom string
 	keep       int
 	listen     string
@@ -51,6 +52,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.Var(&o.group, "group", groupHelp)
 	f.StringVar(&o.out, "out", "", "output folder; empty: runs/NETWORK-TIME")
 	f.BoolVar(&o.resume, "resume", false, "go on with the run in --out, from its newest checkpoint")
+	f.BoolVar(&o.goOn, "continue", false, "go on with the run in --out as --resume does, or begin it if the folder holds none")
 	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
 	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
 	f.String(configFlag, "", "YAML file with any of these settings by name")
@@ -71,12 +73,17 @@ func (o *runOptions) open(cmd *cobra.Command) error {
 		return err
 	}
 	if o.out == "" {
-		if o.resume {
-			return errors.New("--resume needs --out, the folder of the run to go on with")
+		if o.resume || o.goOn {
+			return errors.New("--resume and --continue need --out, the folder of the run to go on with")
 		}
 		o.out = filepath.Join("runs", o.settings.arch+"-"+time.Now().Format("20060102-150405"))
 	}
-	return o.sec.open(o.listen, o.control, o.otlp)
+	if err := o.sec.open(o.listen, o.control, o.otlp); err != nil {
+		return err
+	}
+	var err error
+	o.advertise, err = reachable(o.listen, o.advertise)
+	return err
 }
 
 func coordinatorCommand() *cobra.Command {
@@ -272,24 +279,6 @@ func explainListen(err error, addr string) error {
 		return fmt.Errorf("%s is in use, perhaps by another coordinator: end that, or choose another address: %w", addr, err)
 	}
 	return err
-}
-
-// advertised is what others dial to reach a bound address: its own host, or the one given.
-func advertised(bound, host string) (string, error) {
-	bhost, port, err := net.SplitHostPort(bound)
-	if err != nil {
-		return "", err
-	}
-	if host != "" {
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		return net.JoinHostPort(host, port), nil
-	}
-	if ip := net.ParseIP(bhost); ip != nil && ip.IsUnspecified() {
-		return "", fmt.Errorf("listening on every interface (%s): say with --advertise HOST under which name or address others reach this machine", bound)
-	}
-	return bound, nil
 }
 
 // newLog writes to standard error: from a level on, or everything with --verbose.

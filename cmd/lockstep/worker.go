@@ -104,6 +104,10 @@ func work(ctx context.Context, o *workerOptions) error {
 	if err := o.sec.open(append([]string{o.listen, o.gossip, o.otlp}, o.join...)...); err != nil {
 		return err
 	}
+	var err error
+	if o.advertise, err = reachable(o.listen, o.advertise); err != nil {
+		return err
+	}
 	if o.name == "" {
 		host, err := os.Hostname()
 		if err != nil {
