@@ -35,6 +35,7 @@ type runOptions struct {
 	keep       int
 	listen     string
 	control    string
+	handOver   bool // SIGTERM ends the coordinator, not the run
 	advertise  string
 	otlp       string
 	verbose    bool
@@ -107,7 +108,8 @@ everything but their own data and cores through it.`,
 	o.addRunFlags(f)
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7946", "HOST:PORT where workers join (TCP and UDP)")
 	f.StringVar(&o.control, "control", "", "HOST:PORT of the control service; empty: any free port on --listen's host")
-	f.StringVar(&o.advertise, "advertise", "", "host under which workers reach this machine; empty: --listen's")
+	f.StringVar(&o.advertise, "advertise", "", "host under which workers reach this machine; empty: --listen's, or the only one this machine has")
+	f.BoolVar(&o.handOver, "hand-over", false, "on SIGTERM leave the run as it is to the coordinator that follows; SIGINT ends it in good order")
 	o.sec.addFlags(f)
 	return cmd
 }
@@ -171,12 +173,12 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	if err != nil {
 		return res, errors.Join(err, listener.Close())
 	}
-	stop := context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })
-	defer stop()
 	if c == nil {
 		out.event("workers join with: lockstep worker --join " + node.Addr())
-		return s.Run(context.WithoutCancel(ctx))
+		return runUntilTold(ctx, s, o.handOver)
 	}
+	stop := context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })
+	defer stop()
 	return runWithCrew(context.WithoutCancel(ctx), s, p, c, node.Addr(), &begun)
 }
 
