@@ -30,7 +30,7 @@ func runUntilTold(ctx context.Context, s *server.Server, handOver bool) (server.
 	defer context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })()
 	res, err := s.Run(run)
 	if errors.Is(context.Cause(run), errHandedOver) && err != nil {
-		return server.Result{}, errors.Join(errInterrupted, errHandedOver)
+		return server.Result{}, errHandedOver
 	}
 	return res, err
 }

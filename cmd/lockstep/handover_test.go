@@ -15,7 +15,7 @@ func TestHandOver(t *testing.T) {
 	w := beginWorker(t, join, "a")
 	c.line(`step \d+/`)
 	c.signal(syscall.SIGTERM)
-	c.wait(exitInterrupted).says("leaves the run as it is", "--continue")
+	c.wait(exitHandedOver).says("leaves the run as it is", "--continue")
 	w.signal(os.Kill) // it may have given up meanwhile
 	resumed(t, out, kept(t, out), 1)
 }
