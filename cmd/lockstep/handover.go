@@ -19,15 +19,20 @@ var errHandedOver = errors.New("this coordinator was told to go and leaves the r
 func runUntilTold(ctx context.Context, s *server.Server, handOver bool) (server.Result, error) {
 	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
+	restore := func() {}
 	if handOver {
 		interrupted, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt)
 		defer stop()
+		restore = stop
 		told, ignore := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM)
 		defer ignore()
 		defer context.AfterFunc(told, func() { cancel(errHandedOver) })()
 		ctx = interrupted
 	}
-	defer context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })()
+	defer context.AfterFunc(ctx, func() {
+		restore() // a second signal ends the process
+		s.Interrupt("interrupted")
+	})()
 	res, err := s.Run(run)
 	if errors.Is(context.Cause(run), errHandedOver) && err != nil {
 		return server.Result{}, errHandedOver
