@@ -59,8 +59,7 @@ type cluster struct {
 	binary string
 	runs   string
 	certs  string
-	config string // of the deployment, in place of a mount
-	paths  map[string]string
+	paths  map[string]string // what stands in place of what is mounted
 }
 
 // newCluster makes the certificates as docs/deploy.md says: for a name, and for no address of any pod.
