@@ -92,7 +92,7 @@ func (m *Machine) replayEpoch(e *EpochEntry) error {
 }
 
 func (m *Machine) replayPlan(p Plan) error {
-	if p.Generation < m.plan.Generation || p.Sequence <= m.plan.Sequence || len(p.Ring) == 0 || len(p.ReplicaHost) != m.cfg.Replicas || p.UntilStep > m.cfg.TotalSteps {
+	if p.Generation < m.plan.Generation || p.Sequence <= m.plan.Sequence || len(p.Ring) == 0 || len(p.ReplicaHost) != m.cfg.Replicas {
 		return fmt.Errorf("plan %d.%d of %d workers and %d replicas cannot follow plan %d.%d", p.Generation, p.Sequence, len(p.Ring), len(p.ReplicaHost), m.plan.Generation, m.plan.Sequence)
 	}
 	m.adopt(p)
@@ -167,9 +167,9 @@ func (m *Machine) checkReattaching() {
 	m.pause()
 }
 
-// allRunning says whether the members still work on the newest plan.
+// allRunning says whether the members still work on the newest plan, and it is not one of a run that was to be longer.
 func (m *Machine) allRunning(ring []*member) bool {
-	return !slices.ContainsFunc(ring, func(w *member) bool {
+	return m.plan.UntilStep <= m.cfg.TotalSteps && !slices.ContainsFunc(ring, func(w *member) bool {
 		return !w.attached.Running || w.attached.Generation != m.plan.Generation || w.attached.Sequence != m.plan.Sequence
 	})
 }

@@ -14,9 +14,8 @@ import (
 	"time"
 )
 
-// A dead or frozen worker ends the run within 10 s. The machine that tests it may be busy with other things, so three times that pass
-// here; the time it took is logged.
-const deathLimit = 30 * time.Second
+// deathLimit bounds what follows a death: a frozen worker is noticed after 4 s, but the machine that tests it may be busy with other things.
+const deathLimit = time.Minute
 
 // resumed goes on for two steps with a run that ended early and compares with one that did not.
 func resumed(t *testing.T, out string, step uint64, workers int) {
@@ -143,6 +142,19 @@ func gone(t *testing.T, pid int) {
 	}
 }
 
+// faultySteps is the length of runs that something happens to after their first steps: a second or two.
+const faultySteps = 80
+
+// same compares a run's end with that of one that nothing happened to.
+func same(t *testing.T, p *process) {
+	t.Helper()
+	r := p.waitFor(0, deathLimit).report()
+	if want := uninterrupted(t, faultySteps); r.Hash != want || r.Step != faultySteps {
+		t.Errorf("ended at step %d with hash %s, want %s:\n%s", r.Step, r.Hash, want, p.stderr())
+	}
+}
+
+// A run outlives a worker of its crew, with the same bits.
 func TestWorkerDies(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -160,9 +172,8 @@ func TestWorkerDies(t *testing.T) {
 				t.Skip("as with 2 workers")
 			}
 			t.Parallel()
-			out := filepath.Join(t.TempDir(), "run")
-			p := begin(t, nil, train(endless, "--workers", strconv.Itoa(c.workers), "--out", out)...)
-			p.line(`step \d+/1000000 `)
+			p := begin(t, nil, train(faultySteps, "--workers", strconv.Itoa(c.workers), "--out", filepath.Join(t.TempDir(), "run"))...)
+			p.line(`step \d+/80 `)
 			crew := children(t, p)
 			if len(crew) != c.workers {
 				t.Fatalf("found the workers %v, want %d", crew, c.workers)
@@ -170,62 +181,129 @@ func TestWorkerDies(t *testing.T) {
 			if err := syscall.Kill(crew[c.victim], c.signal); err != nil {
 				t.Fatal(err)
 			}
-			begun := time.Now()
-			p.waitFor(1, deathLimit).says("worker "+c.victim+" was lost", "--resume")
-			t.Logf("the run ended %v after the signal", time.Since(begun).Round(10*time.Millisecond))
+			same(t, p)
+			p.says("worker "+c.victim+" was lost", "going on from step")
 			for _, pid := range crew {
 				gone(t, pid)
 			}
-			r := p.report()
-			if got := kept(t, out); got != r.Step || r.Step == 0 {
-				t.Errorf("reported step %d, the newest checkpoint is of step %d", r.Step, got)
-			}
-			p.says(fmt.Sprintf("resume from step %d with --resume", r.Step))
-			resumed(t, out, r.Step, 2)
 		})
 	}
 }
 
-// A worker that dies on another machine ends the run too, and the others are told why.
-func TestRemoteWorkerDies(t *testing.T) {
+// When nobody is left, the run ends, and can be gone on with.
+func TestAllWorkersDie(t *testing.T) {
 	t.Parallel()
 	out := filepath.Join(t.TempDir(), "run")
-	c, join := beginCoordinator(t, endless, "--workers", "2", "--out", out)
+	p := begin(t, nil, train(endless, "--workers", "2", "--out", out)...)
+	p.line(`step \d+/1000000 `)
+	for _, pid := range children(t, p) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.waitFor(1, deathLimit).says("was lost", "--resume")
+	resumed(t, out, kept(t, out), 2)
+}
+
+// A worker that dies on another machine, and one that comes into the run, change no bit.
+func TestRemoteWorkers(t *testing.T) {
+	t.Parallel()
+	c, join := beginCoordinator(t, faultySteps, "--workers", "2", "--verify-every", "10")
 	a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
-	c.line(`step \d+/1000000 `)
+	c.line(`step \d+/80 `)
 	b.signal(syscall.SIGKILL)
-	c.waitFor(1, deathLimit).says("worker b was lost")
-	a.wait(1).says("the run ended", "worker b was lost")
-	resumed(t, out, kept(t, out), 1)
+	c.line("going on from step")
+	again := beginWorker(t, join, "b")
+	same(t, c)
+	c.says("worker b was lost")
+	a.wait(0)
+	again.wait(0)
 }
 
-// One worker told to stop by its operator is named, with the reason.
-func TestRemoteWorkerInterrupted(t *testing.T) {
-	t.Parallel()
-	out := filepath.Join(t.TempDir(), "run")
-	c, join := beginCoordinator(t, endless, "--workers", "2", "--out", out)
-	a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
-	c.line(`step \d+/1000000 `)
-	b.signal(os.Interrupt)
-	b.wait(exitInterrupted)
-	c.waitFor(1, deathLimit).says("worker b was lost", "it left")
-	a.wait(1)
-	resumed(t, out, kept(t, out), 1)
+// Workers that are told to stop hand their replicas over and end in order.
+func TestRemoteWorkerLeaves(t *testing.T) {
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		t.Run(s.String(), func(t *testing.T) {
+			t.Parallel()
+			c, join := beginCoordinator(t, endless, "--workers", "2")
+			a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
+			c.line(`step \d+/1000000 `)
+			b.signal(s)
+			b.wait(0)
+			c.line("worker b: it wants to leave")
+			c.line(`step \d+/1000000 `)
+			c.signal(os.Interrupt)
+			c.wait(exitInterrupted)
+			a.wait(0)
+			if text := c.stderr(); strings.Contains(text, "was lost") || strings.Contains(text, "is over") {
+				t.Errorf("leaving in order broke something off:\n%s", text)
+			}
+		})
+	}
 }
 
+// A coordinator that dies is followed by another, on the same address or not, and its workers notice little.
 func TestCoordinatorDies(t *testing.T) {
+	for _, listen := range []string{"same address", "another address"} {
+		t.Run(listen, func(t *testing.T) {
+			t.Parallel()
+			out := filepath.Join(t.TempDir(), "run")
+			c, join := beginCoordinator(t, faultySteps, "--workers", "2", "--out", out)
+			a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
+			c.line(`step \d+/80 `)
+			c.signal(syscall.SIGKILL)
+			<-c.ended
+			at := join
+			if listen != "same address" {
+				at = "127.0.0.1:0"
+			}
+			next := begin(t, nil, "coordinator", "--json", "--listen", at, "--workers", "2", "--out", out, "--resume")
+			same(t, next)
+			next.says("worker a is back", "worker b is back")
+			a.wait(0)
+			b.wait(0)
+		})
+	}
+}
+
+// A coordinator and a worker that die at once: those who are left go on once there is a coordinator again.
+func TestCoordinatorAndWorkerDie(t *testing.T) {
 	t.Parallel()
 	out := filepath.Join(t.TempDir(), "run")
-	c, join := beginCoordinator(t, endless, "--workers", "2", "--out", out, "--checkpoint-every", "1")
-	a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
-	c.line(`checkpoint of step \d+ written`)
+	c, join := beginCoordinator(t, faultySteps, "--workers", "3", "--out", out)
+	a, b, d := beginWorker(t, join, "a"), beginWorker(t, join, "b"), beginWorker(t, join, "d")
+	c.line(`step \d+/80 `)
 	c.signal(syscall.SIGKILL)
-	begun := time.Now()
-	a.waitFor(1, deathLimit).says("coordinator lost")
-	b.waitFor(1, deathLimit).says("coordinator lost")
-	t.Logf("the workers ended %v after the signal", time.Since(begun).Round(10*time.Millisecond))
-	// Whatever the kill left half-written is cleared away, and said.
-	resumed(t, out, newest(t, out), 2)
+	b.signal(syscall.SIGKILL)
+	<-c.ended
+	next := begin(t, nil, "coordinator", "--json", "--listen", join, "--workers", "3", "--out", out, "--resume")
+	same(t, next)
+	next.says("worker b was lost")
+	a.wait(0)
+	d.wait(0)
+}
+
+// Without a coordinator workers wait as long as they are told to, and then say what for.
+func TestNoCoordinatorComes(t *testing.T) {
+	t.Parallel()
+	c, join := beginCoordinator(t, endless, "--workers", "1")
+	a := beginWorker(t, join, "a", "--coordinator-timeout", "1s")
+	c.line(`step \d+/1000000 `)
+	c.signal(syscall.SIGKILL)
+	a.waitFor(1, deathLimit).says("no coordinator for 1s", "generation 1")
+}
+
+// While a coordinator lives, no other takes its run.
+func TestSecondCoordinator(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "run")
+	c, join := beginCoordinator(t, endless, "--workers", "1", "--out", out)
+	a := beginWorker(t, join, "a")
+	c.line(`step \d+/1000000 `)
+	begin(t, nil, "coordinator", "--listen", "127.0.0.1:0", "--out", out, "--resume").wait(1).says("a run is writing to " + out)
+	c.signal(os.Interrupt)
+	c.wait(exitInterrupted)
+	a.wait(0)
 }
 
 // newest gives the step of a folder's newest checkpoint.
@@ -236,17 +314,21 @@ func newest(t *testing.T, out string) uint64 {
 	return rows[0].Step
 }
 
+// A coordinator that was frozen for longer than workers wait for a word gets them back.
 func TestFrozenCoordinator(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the workers' patience of 10 s")
 	}
 	t.Parallel()
-	c, join := beginCoordinator(t, endless, "--workers", "2")
+	c, join := beginCoordinator(t, faultySteps, "--workers", "2")
 	a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
-	c.line(`step \d+/1000000 `)
+	c.line(`step \d+/80 `)
 	c.signal(syscall.SIGSTOP)
-	a.wait(1).says("coordinator lost", "silent for 10s")
-	b.wait(1).says("coordinator lost")
+	a.line("attaching again")
+	c.signal(syscall.SIGCONT)
+	same(t, c)
+	a.wait(0)
+	b.wait(0)
 }
 
 // Workers of a train that is killed do not outlive it.

@@ -80,8 +80,8 @@ func (r *ring) abort(names map[string]bool, cause coordinator.Cause, peer string
 // passEnds is when a member's pass is over that runs now.
 func (r *ring) passEnds(i int) time.Duration {
 	now := r.s.now
-	pass := r.members[i].pass(len(r.members))
-	if done := now - r.begun; r.begun > 0 && done < time.Duration(r.replicas[i])*pass {
+	if done := now - r.begun; r.begun > 0 && done < r.computes[i] {
+		pass := r.computes[i] / time.Duration(r.replicas[i])
 		return now + pass - done%pass
 	}
 	return now

@@ -1,8 +1,10 @@
 package simulate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
@@ -28,8 +30,8 @@ type Model struct {
 
 	// Cores, if not 0, is how many cores all workers share, each of which would use Threads of them; 0: machines of their own.
 	Cores, Threads int
-	// RingCPU is the processor time, of all workers together, that a byte of a replica's gradient costs in the ring. It counts only where
-	// cores are shared: there it is taken from computing.
+	// RingCPU is the processor time in seconds, of all workers together, that the ring takes for a byte of gradient, as float32. It counts
+	// only where cores are shared: there it is taken from computing.
 	RingCPU float64
 }
 
@@ -145,46 +147,79 @@ type Step struct {
 	Bytes   float64       // that a worker sends
 }
 
-// Step gives a step of a ring of so many workers: pass is what a replica takes on the worker that computes longest, replicas how many it hosts.
+// Step gives a step of a ring of so many workers: compute is what the worker takes that computes longest, pass its last replica's part of it.
 //
 // Links are busy whenever a bucket is there. So a step ends when the last busy stretch does: for each bucket, if the links were
 // idle until it was ready, it and those behind it take as long as if they had all been ready then.
-func (m *Model) Step(workers, group int, pass time.Duration, replicas int) Step {
-	s := Step{Compute: time.Duration(replicas) * pass}
-	s.Took = s.Compute
+func (m *Model) Step(workers, group int, compute, pass time.Duration) Step {
+	s := Step{Compute: compute, Took: compute}
 	if workers > 1 {
-		start := time.Duration(replicas-1) * pass // of the last replica's pass
+		start := compute - pass
 		var l load
 		l.add(max(1, m.Statistics), statisticsBytes, workers, group)
-		end := s.Compute + m.reduce(l, workers, group)
+		end := compute + m.reduce(l, workers, group)
 		for i := len(m.Buckets) - 1; i >= 0; i-- {
 			l.add(m.Buckets[i].Values, m.Wire/8, workers, group)
 			ready := start + time.Duration(m.Buckets[i].Ready*float64(pass))
 			end = max(end, ready+m.reduce(l, workers, group))
 		}
-		s.Tail, s.Took = end-s.Compute, end
+		s.Tail, s.Took = end-compute, end
 		s.Bytes, _ = l.sent(workers, group)
 	}
 	s.Took += m.Update
 	return s
 }
 
-// crowded is what a pass takes when so many workers share the cores.
-func (m *Model) crowded(workers int) time.Duration {
-	if wanted := workers * max(1, m.Threads); m.Cores > 0 && wanted > m.Cores {
-		return m.Compute * time.Duration(wanted) / time.Duration(m.Cores)
+// of gives a step in which workers take so long for their replicas, each alone on its cores, and the time after which each has computed.
+func (m *Model) of(group int, alone []time.Duration, replicas []int) (Step, []time.Duration) {
+	done, crowd := m.crowd(alone)
+	last := 0
+	for i, d := range done {
+		if d > done[last] {
+			last = i
+		}
 	}
-	return m.Compute
+	pass := min(done[last], time.Duration(crowd*float64(alone[last])/float64(max(1, replicas[last]))))
+	s := m.Step(len(alone), group, done[last], pass)
+	s.Took = max(s.Took, m.shared(alone))
+	return s, done
 }
 
-// Shared is what a step takes at least where cores are shared: all the work there is, on all the cores.
-func (m *Model) shared(workers, replicas int) time.Duration {
+// crowd gives when each of the workers is done that share the cores evenly, and how many times as long the last ones take at the end as
+// they would alone. Where cores are not shared all take what they take.
+func (m *Model) crowd(alone []time.Duration) (done []time.Duration, atEnd float64) {
+	if m.Cores == 0 {
+		return alone, 1
+	}
+	order := make([]int, len(alone))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(alone[a], alone[b]) })
+	done = make([]time.Duration, len(alone))
+	now, worked, atEnd := time.Duration(0), time.Duration(0), 1.0
+	for k, i := range order {
+		if alone[i] > worked {
+			atEnd = max(1, float64((len(order)-k)*max(1, m.Threads))/float64(m.Cores))
+			now += time.Duration(atEnd * float64(alone[i]-worked))
+			worked = alone[i]
+		}
+		done[i] = now
+	}
+	return done, atEnd
+}
+
+// shared is what a step takes at least where cores are shared: all the work there is, on all the cores.
+func (m *Model) shared(alone []time.Duration) time.Duration {
 	if m.Cores == 0 {
 		return 0
 	}
-	busy := m.Compute.Seconds()*float64(replicas*max(1, m.Threads)) + m.Update.Seconds()*float64(workers)
-	if workers > 1 {
-		busy += m.RingCPU * float64(m.stepBytes())
+	busy := m.Update.Seconds() * float64(len(alone))
+	for _, d := range alone {
+		busy += d.Seconds() * float64(max(1, m.Threads))
+	}
+	if len(alone) > 1 {
+		busy += m.RingCPU * 4 * float64(m.Values())
 	}
 	return seconds(busy / float64(m.Cores))
 }
@@ -193,9 +228,15 @@ func (m *Model) shared(workers, replicas int) time.Duration {
 func (m *Model) Ideal(workers, replicas, group int) (Step, int) {
 	if group == 0 {
 		group = coordinator.ChooseGroup(workers, m.Traffic())
+	} else if workers%group != 0 {
+		group = 1
 	}
-	s := m.Step(workers, group, m.crowded(workers), (replicas+workers-1)/workers)
-	s.Took = max(s.Took, m.shared(workers, replicas))
+	alone, hosted := make([]time.Duration, workers), make([]int, workers)
+	for i := range alone {
+		hosted[i] = (replicas + workers - 1 - i) / workers
+		alone[i] = time.Duration(hosted[i]) * m.Compute
+	}
+	s, _ := m.of(group, alone, hosted)
 	return s, group
 }
 

@@ -55,7 +55,8 @@ type Lost struct {
 func (s *sim) result() *Result {
 	a := &s.acc
 	a.enter(a.current, s.now)
-	ideal, group := s.model.Ideal(s.cfg.Workers, s.cfg.Replicas, s.cfg.Group)
+	// Spares train as long as there are replicas for them.
+	ideal, group := s.model.Ideal(min(s.cfg.Workers+s.cfg.Spares, s.cfg.Replicas), s.cfg.Replicas, s.cfg.Group)
 	r := &Result{
 		Workers: s.cfg.Workers, Replicas: s.cfg.Replicas, Group: group, IdealStep: ideal.Took.Seconds(), IdealTail: ideal.Tail.Seconds(), StepBytes: ideal.Bytes,
 		Start: a.began.Seconds(), Elapsed: (s.now - a.began).Seconds(), Steps: a.committed,

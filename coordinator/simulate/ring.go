@@ -29,8 +29,8 @@ type ring struct {
 	turn    int // counts what the ring has begun: what was to come of something that was broken off is void
 	yields  bool
 
-	slowest  *worker // computes longest
-	replicas []int   // by member
+	replicas []int           // by member
+	computes []time.Duration // likewise
 	step     Step
 	begun    time.Duration // of the step in flight
 	quiet    time.Duration // when the members have last reported
@@ -102,15 +102,11 @@ func (r *ring) follows(w *worker) bool {
 
 // weigh computes what a step of this ring takes.
 func (r *ring) weigh() {
-	n := len(r.members)
-	longest, hosted := time.Duration(-1), 0
+	alone := make([]time.Duration, len(r.members))
 	for i, w := range r.members {
-		if took := time.Duration(r.replicas[i]) * w.pass(n); took > longest {
-			longest, hosted, r.slowest = took, r.replicas[i], w
-		}
+		alone[i] = w.alone(r.replicas[i])
 	}
-	r.step = r.s.model.Step(n, r.plan.Group, r.slowest.pass(n), hosted)
-	r.step.Took = max(r.step.Took, r.s.model.shared(n, r.s.cfg.Replicas))
+	r.step, r.computes = r.s.model.of(r.plan.Group, alone, r.replicas)
 }
 
 // follow has newcomers fetch the state while the others train. A fetch that is under way goes on if its base is still good.
@@ -217,7 +213,7 @@ func (r *ring) report(last bool) {
 		w.heard = s.now
 		e := coordinator.StepReport{
 			Worker: w.name, Step: step, Loss: 1, Images: uint64(s.cfg.Batch), LR: 0.1, Start: start, End: end, Tail: r.step.Tail,
-			Generation: r.plan.Generation, Sequence: r.plan.Sequence, Last: last, Compute: time.Duration(r.replicas[i]) * w.pass(len(r.members)),
+			Generation: r.plan.Generation, Sequence: r.plan.Sequence, Last: last, Compute: r.computes[i],
 		}
 		if len(r.plan.Followers) > 0 && r.follows(w) {
 			e.Behind = !w.fetch.held

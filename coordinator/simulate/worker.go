@@ -50,9 +50,9 @@ func (s *sim) hire() {
 	}
 }
 
-// pass is what a replica takes on this worker.
-func (w *worker) pass(workers int) time.Duration {
-	return time.Duration(w.pace * float64(w.s.model.crowded(workers)))
+// alone is what so many replicas take on this worker.
+func (w *worker) alone(replicas int) time.Duration {
+	return time.Duration(w.pace * float64(replicas) * float64(w.s.model.Compute))
 }
 
 // boot starts a process, and draws when it will die.
