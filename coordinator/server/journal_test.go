@@ -189,7 +189,14 @@ func TestNobodyComesBack(t *testing.T) {
 	}
 	cfg := successor(t, path, store)
 	cfg.Machine.ReattachFirst = 2 * tickEvery
+	gathering := make(chan struct{})
+	cfg.Progress = func(p coordinator.Progress) {
+		if strings.Contains(p.Event, "waiting for workers, to go on from step 2") {
+			close(gathering)
+		}
+	}
 	r := start(t, cfg)
+	await(t, gathering)
 	c, d := dial(t, r.addr, "3"), dial(t, r.addr, "4")
 	wg := crew(c, d)
 	result, err := r.wait()
