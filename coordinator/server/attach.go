@@ -110,7 +110,7 @@ func (s *Server) deliver(ss *session, stream pb.Control_AttachServer, hello <-ch
 		case <-done:
 			done = nil
 			if len(ss.outbox) == 0 {
-				return status.Error(codes.Unavailable, "the run is over")
+				return status.Error(codes.Unavailable, "the coordinator has ended")
 			}
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
 	pb "github.com/lockstep-ml/lockstep/internal/proto/lockstep/v1"
@@ -168,6 +169,10 @@ type fake struct {
 	// measured is the answer to a plan that asks for it.
 	measured *pb.Measured
 
+	// standing is what a worker says that was in the run before; it goes on with the last of plans then.
+	standing *pb.Standing
+
+	welcome *pb.Welcome
 	plans   []*pb.Plan
 	refused string
 	stop    *pb.Stop
@@ -210,7 +215,7 @@ func (f *fake) send(m *pb.WorkerMessage) {
 }
 
 func (f *fake) hello(version string, settings map[string]string) {
-	f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Hello{Hello: &pb.Hello{Worker: f.name, Version: version, Settings: settings}}})
+	f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Hello{Hello: &pb.Hello{Worker: f.name, Version: version, Settings: settings, Standing: f.standing}}})
 }
 
 // run attaches and obeys until Stop, a refusal or the stream's end.
@@ -248,10 +253,17 @@ func (f *fake) run() error {
 func (f *fake) obey(msg *pb.CoordinatorMessage) (bool, error) {
 	switch b := msg.GetBody().(type) {
 	case *pb.CoordinatorMessage_Welcome:
+		f.welcome = b.Welcome
+		if b.Welcome.Reattached {
+			rest := proto.Clone(f.plans[len(f.plans)-1]).(*pb.Plan)
+			rest.FirstStep = f.step
+			f.train(rest)
+			return false, nil
+		}
 		if err := f.getState(); err != nil {
 			return true, err
 		}
-		f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Ready{Ready: &pb.Ready{RingAddress: "127.0.0.1:" + f.name, DataFingerprint: f.data, DataSummary: f.data + " images", Numerics: f.numerics}}})
+		f.send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Ready{Ready: f.ready()}})
 	case *pb.CoordinatorMessage_Refused:
 		f.refused = b.Refused.Reason
 		return true, nil
@@ -267,6 +279,10 @@ func (f *fake) obey(msg *pb.CoordinatorMessage) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+func (f *fake) ready() *pb.Ready {
+	return &pb.Ready{RingAddress: "127.0.0.1:" + f.name, GossipAddress: "127.0.0.1:1" + f.name, DataFingerprint: f.data, DataSummary: f.data + " images", Numerics: f.numerics}
 }
 
 // generation is that of the newest plan.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -183,7 +182,7 @@ func (s *Server) loop(ctx context.Context, served <-chan error) (Result, error) 
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	gossiped := s.cfg.Gossip
-	s.feed(coordinator.Tick{Now: time.Now()})
+	s.feed(ctx, coordinator.Tick{Now: time.Now()})
 	for {
 		var ev coordinator.Event
 		select {
@@ -203,7 +202,7 @@ func (s *Server) loop(ctx context.Context, served <-chan error) (Result, error) 
 		case <-ctx.Done():
 			return Result{}, fmt.Errorf("coordinator server: %w", context.Cause(ctx))
 		}
-		if fin := s.feed(ev); fin != nil {
+		if fin := s.feed(ctx, ev); fin != nil {
 			return fin.Result, fin.Err
 		}
 	}
@@ -218,7 +217,7 @@ func (s *Server) post(ev coordinator.Event) {
 }
 
 // feed takes one event through the machine and carries the actions out.
-func (s *Server) feed(ev coordinator.Event) *coordinator.Finish {
+func (s *Server) feed(ctx context.Context, ev coordinator.Event) *coordinator.Finish {
 	var fin *coordinator.Finish
 	s.follow = append(s.follow, ev)
 	for len(s.follow) > 0 {
@@ -229,9 +228,9 @@ func (s *Server) feed(ev coordinator.Event) *coordinator.Finish {
 				fin = &f
 				continue
 			}
-			s.carryOut(action)
+			s.carryOut(ctx, action)
 			if s.failed != nil { // what follows from it must not be done
-				return &coordinator.Finish{Result: coordinator.Result{Step: s.standing.Load().Step}, Err: s.failed}
+				return &coordinator.Finish{Err: s.failed}
 			}
 		}
 	}
@@ -244,7 +243,7 @@ func (s *Server) keepStanding() {
 	s.standing.Store(&st)
 }
 
-func (s *Server) carryOut(action coordinator.Action) {
+func (s *Server) carryOut(ctx context.Context, action coordinator.Action) {
 	switch a := action.(type) {
 	case coordinator.Welcome:
 		s.welcome(a)
@@ -263,9 +262,9 @@ func (s *Server) carryOut(action coordinator.Action) {
 	case coordinator.Removed:
 		s.remove(a)
 	case coordinator.Record:
-		s.failed = s.record(a.Entry)
+		s.failed = s.record(ctx, a.Entry)
 	case coordinator.Load:
-		s.failed = s.load(a)
+		s.failed = s.load(ctx, a)
 	case coordinator.Drop:
 		s.failed = s.drop(a)
 	case coordinator.Stop:
@@ -283,60 +282,6 @@ func (s *Server) carryOut(action coordinator.Action) {
 	default:
 		panic(fmt.Sprintf("coordinator server: action %T is unknown", action))
 	}
-}
-
-// journalPatience is how long a decision waits for a disk that is full: long enough for somebody to make room. Nothing is decided meanwhile;
-// workers train on, and are kept alive by other goroutines.
-const (
-	journalPatience = time.Minute
-	journalRetry    = 500 * time.Millisecond
-)
-
-// record makes an entry safe, trying again for a while where there is no room.
-func (s *Server) record(e coordinator.Entry) error {
-	if s.cfg.Journal == nil {
-		return nil
-	}
-	for begun := time.Now(); ; time.Sleep(journalRetry) {
-		err := s.cfg.Journal.Append(e)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, syscall.ENOSPC) || time.Since(begun) > journalPatience {
-			return fmt.Errorf("coordinator server: the journal cannot be written, so nothing more can be decided: %w", err)
-		}
-		s.log.Warn("the journal cannot be written: the disk is full; make room", "err", err)
-	}
-}
-
-// load changes the state that training starts from to that of a checkpoint.
-func (s *Server) load(a coordinator.Load) error {
-	if a.Path == "" {
-		s.base.Store(s.cfg.Initial)
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Machine.StoreTimeout)
-	defer cancel()
-	state, err := s.cfg.Store.Get(ctx, a.Path)
-	if err != nil {
-		return fmt.Errorf("coordinator server: the checkpoint to go on from: %w", err)
-	}
-	if state.Step != a.Step {
-		return fmt.Errorf("coordinator server: %s is the state of step %d, not %d", a.Path, state.Step, a.Step)
-	}
-	s.base.Store(state)
-	return nil
-}
-
-// drop removes checkpoints with wrong bits in them.
-func (s *Server) drop(a coordinator.Drop) error {
-	if s.cfg.Store == nil {
-		return nil
-	}
-	if err := s.cfg.Store.Drop(a.Step); err != nil {
-		return fmt.Errorf("coordinator server: removing checkpoints after step %d, whose bits are wrong: %w", a.Step, err)
-	}
-	return nil
 }
 
 func (s *Server) report(r coordinator.Report) {

@@ -91,7 +91,7 @@ func (s *Server) PutState(stream pb.Control_PutStateServer) error {
 	case <-stream.Context().Done():
 		return status.FromContextError(stream.Context().Err()).Err()
 	case <-s.done:
-		return status.Error(codes.Unavailable, "the run is over")
+		return status.Error(codes.Unavailable, "the coordinator has ended")
 	}
 	began := s.published.Load()
 	snap, err := s.build(header, chunks)
@@ -206,7 +206,7 @@ func (s *Server) await(ctx context.Context, key stateKey, snap *snapshot.Snapsho
 		select {
 		case out = <-a.reply: // the answer and the end came together
 		default:
-			return outcome{}, status.Error(codes.Unavailable, "the run is over")
+			return outcome{}, status.Error(codes.Unavailable, "the coordinator has ended")
 		}
 	}
 	if out.err != nil {
@@ -272,7 +272,7 @@ func (s *Server) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse,
 	st := s.standing.Load()
 	r := &pb.StatusResponse{Run: s.cfg.Machine.Run, Epoch: s.cfg.Machine.Epoch, Phase: st.Phase, Step: st.Step, TotalSteps: st.Total, Generation: st.Generation, Loss: st.Loss, ImagesPerSecond: st.ImagesPerSecond}
 	for _, m := range st.Ring {
-		r.Members = append(r.Members, &pb.Member{Worker: m.Worker, RingAddress: m.RingAddress})
+		r.Members = append(r.Members, &pb.Member{Worker: m.Worker, RingAddress: m.RingAddress, GossipAddress: m.GossipAddress})
 	}
 	return r, nil
 }
