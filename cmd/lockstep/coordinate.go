@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -164,7 +165,10 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 
 	if at := p.gossipers(); len(at) > 0 && c == nil {
 		out.event(fmt.Sprintf("coordinator %d of run %s: looking for its workers", p.history.Epoch, name))
-		node.Reach(at)
+		var seeking sync.WaitGroup
+		sctx, found := context.WithCancel(ctx)
+		seeking.Go(func() { seek(sctx, node, at) })
+		defer func() { found(); seeking.Wait() }()
 	}
 	cfg := serverConfig(o, p, c, name, listener, node, tele, log)
 	var begun atomic.Bool // a step was done, so every worker had joined

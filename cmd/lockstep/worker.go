@@ -11,10 +11,10 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/spf13/cobra"
 	"github.com/lockstep-ml/lockstep/internal/gossip"
 	"github.com/lockstep-ml/lockstep/internal/telemetry"
 	"github.com/lockstep-ml/lockstep/worker"
+	"github.com/spf13/cobra"
 )
 
 // workerOptions are the flags of lockstep worker.
