@@ -1,11 +1,17 @@
 # Targets beyond README's two commands. `make help` lists them.
-.PHONY: help build test race generic cross lint generate soak fuzz bench bench-net jaeger-check
+.PHONY: help build image test race generic cross lint generate soak fuzz bench bench-net jaeger-check
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 build: ## one static binary, ./lockstep
 	CGO_ENABLED=0 go build -o lockstep ./cmd/lockstep
+
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+ARCH ?= $(shell go env GOARCH)
+image: ## a container image without a daemon, ./lockstep-VERSION-ARCH.oci.tar; VERSION and ARCH may be given
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o lockstep-linux-$(ARCH) ./cmd/lockstep
+	go run ./cmd/ociimage -binary lockstep-linux-$(ARCH) -version $(VERSION) -out lockstep-$(VERSION)-$(ARCH).oci.tar
 
 test: ## what README's test command runs
 	go test ./...

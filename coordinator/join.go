@@ -101,7 +101,7 @@ func (m *Machine) onReady(w *member, r Ready) {
 		m.refuse(w, kind, reason)
 		return
 	}
-	w.ready = &r
+	w.ready, m.unsettled = &r, true
 	if m.phase != gathering {
 		m.tell(false, "worker %s is ready: %s", w.name, orNone(r.Engine))
 		return

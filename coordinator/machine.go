@@ -51,6 +51,7 @@ type Machine struct {
 	plan      Plan              // the newest; Sequence 0 before the first
 	sources   map[uint64]source // by the base that followers of the plan fetch
 	yielded   bool              // members were asked to end the plan's window early
+	unsettled bool              // something has changed since it was last asked whether they should be
 	rebalance bool              // another assignment pays
 	balance   *balance
 	traffic   Traffic // what was measured of the links; not plausible before

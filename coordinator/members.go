@@ -21,6 +21,7 @@ type member struct {
 	in         bool
 	generation uint64 // of the plan that it works on or last had: what it tells of another is old
 	follows    bool   // hosts nothing in that plan
+	hosts      int    // replicas in that plan
 	behind     bool   // does not hold the state of steps
 	base       uint64 // of a follower: step of the state that it fetches
 	hostSince  uint64 // first step of the plans that it hosts replicas in, without a break
@@ -82,7 +83,7 @@ func (m *Machine) drop(w *member) {
 		panic(fmt.Sprintf("coordinator: worker %s is dropped, but was not attached", w.name))
 	}
 	m.members = slices.Delete(m.members, i, i+1)
-	w.gone = true
+	w.gone, m.unsettled = true, true
 	m.balance.forget(w.name)
 }
 
@@ -120,7 +121,7 @@ func (m *Machine) onLeaving(w *member, ev Leaving) {
 	if w.leaving != "" {
 		return
 	}
-	w.leaving = "it wants to leave"
+	w.leaving, m.unsettled = "it wants to leave", true
 	if ev.Reason != "" {
 		w.leaving += ": " + ev.Reason
 	}
@@ -148,7 +149,7 @@ func (m *Machine) onCaughtUp(w *member, c CaughtUp) {
 		return
 	}
 	if w.behind {
-		w.behind = false
+		w.behind, m.unsettled = false, true
 		m.tell(false, "worker %s has caught up", w.name)
 	}
 }

@@ -87,9 +87,10 @@ func (m *Machine) sameSeats(seats []seat) bool {
 
 // askToYield has the members end their window early, once a plan, when the ring should be another.
 func (m *Machine) askToYield() {
-	if m.phase != running || m.yielded || m.plan.FirstStep == m.plan.UntilStep {
+	if m.phase != running || m.yielded || !m.unsettled || m.plan.FirstStep == m.plan.UntilStep {
 		return
 	}
+	m.unsettled = false
 	if m.sameSeats(m.compose((*member).holds)) && !m.rebalance {
 		return
 	}
@@ -237,8 +238,10 @@ func (m *Machine) install(p Plan, seats []seat) (leaving []*member) {
 	for _, w := range before {
 		w.in = false
 	}
+	shares := p.shares()
 	for i, s := range seats {
 		w := s.w
+		w.hosts = shares[i]
 		fresh := !w.in && !slices.Contains(before, w)
 		late := p.Restore || slices.Contains(p.Behind, i)
 		if !s.follows && (fresh || w.follows || late) {
@@ -261,7 +264,7 @@ func (m *Machine) install(p Plan, seats []seat) (leaving []*member) {
 		m.verify.audits = nil // of each replica both would have come by now
 	}
 	m.adopt(p)
-	m.yielded, m.rebalance = false, false
+	m.yielded, m.rebalance, m.unsettled = false, false, true
 	m.verify.begunAgain()
 	m.observe()
 	return leaving
@@ -298,6 +301,15 @@ func (p *Plan) holders() []string {
 		}
 	}
 	return names
+}
+
+// shares counts the replicas of each member.
+func (p *Plan) shares() []int {
+	shares := make([]int, len(p.Ring))
+	for _, h := range p.ReplicaHost {
+		shares[h]++
+	}
+	return shares
 }
 
 // following says whether the member at a position hosts nothing.

@@ -117,6 +117,7 @@ func (m *Machine) comesBack(w *member, h Hello) bool {
 	w.ready, w.in, w.attached = &ready, true, a
 	w.generation, w.steps, w.behind = a.Generation, a.Step, a.Behind
 	w.follows, w.last, w.hostSince = m.plan.following(at), a.Step == m.plan.UntilStep, m.plan.FirstStep
+	w.hosts = m.plan.shares()[at]
 	for _, f := range m.plan.Followers {
 		if f.Position == at {
 			w.base = f.Base
@@ -148,6 +149,7 @@ func (m *Machine) checkReattaching() {
 	m.moved = m.now
 	if len(ring) == len(m.plan.Ring) && !m.verify.pending && m.allRunning(ring) {
 		m.enter(running)
+		m.unsettled = true
 		m.tell(false, "all workers are back, and training goes on")
 		m.countEvaluations()
 		m.advance()

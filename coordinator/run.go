@@ -35,7 +35,7 @@ func (m *Machine) stepDone(w *member, r StepReport) {
 		m.newest, m.blames, m.retries = r.Step, nil, 0
 	}
 	m.slowest = max(m.slowest, r.End.Sub(r.Start))
-	m.balance.observe(w.name, m.hosted(w), r.Compute)
+	m.balance.observe(w.name, w.hosts, r.Compute)
 	m.stretch(r)
 	if w == m.lead() {
 		opens := r.Step == m.plan.FirstStep+1 || slices.Contains(m.plan.EvaluateAfter, r.Step-1)
@@ -53,17 +53,6 @@ func (m *Machine) lead() *member {
 		}
 	}
 	return nil
-}
-
-// hosted counts a member's replicas.
-func (m *Machine) hosted(w *member) int {
-	n := 0
-	for _, h := range m.plan.ReplicaHost {
-		if m.plan.Ring[h].Worker == w.name {
-			n++
-		}
-	}
-	return n
 }
 
 // stretch makes the step's span cover a worker's report.
@@ -86,8 +75,8 @@ func (m *Machine) stretch(r StepReport) {
 // observe hands out the steps that every member has committed.
 func (m *Machine) observe() {
 	for len(m.spans) > 0 {
-		for _, w := range m.ring() {
-			if w.steps < m.spans[0].Step {
+		for _, w := range m.members {
+			if w.in && w.steps < m.spans[0].Step {
 				return
 			}
 		}
@@ -116,7 +105,7 @@ func (m *Machine) weigh() {
 		current[r] = index[h]
 	}
 	if m.balance.better(hosts, current) {
-		m.rebalance = true
+		m.rebalance, m.unsettled = true, true
 		m.tell(false, "replicas will be assigned anew: %s", m.balance.slowest(hosts))
 	}
 }
@@ -126,13 +115,13 @@ func (m *Machine) advance() {
 	if m.phase != running {
 		return
 	}
-	ring := m.ring()
-	at := ring[0].steps
-	for _, w := range ring {
-		if !w.last {
+	for _, w := range m.members { // before anything is allocated: almost always the first says no
+		if w.in && !w.last {
 			return
 		}
 	}
+	ring := m.ring()
+	at := ring[0].steps
 	for _, w := range ring {
 		if w.steps != at {
 			m.end(ending{kind: endRegroup, how: fmt.Sprintf("worker %s has stopped at step %d, worker %s at step %d", ring[0].name, at, w.name, w.steps)})

@@ -107,7 +107,7 @@ func (w *Worker) hello(ctx context.Context, stream pb.Control_AttachClient, c *c
 	if err != nil {
 		return nil, err
 	}
-	if r := msg.GetRefused(); r != nil && w.job != nil {
+	if r := msg.GetRefused(); r != nil && w.job != nil && r.Passing {
 		return nil, fmt.Errorf("%w: %s", errRefusedAgain, r.Reason)
 	}
 	welcome := msg.GetWelcome()

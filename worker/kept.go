@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -84,7 +83,7 @@ func (k *keptStates) steps() []uint64 {
 }
 
 // verify copies the state after a step that the plan wants compared, and hashes the copy beside training.
-func (w *Worker) verify(ctx context.Context, p *pb.Plan, step uint64) error {
+func (w *Worker) verify(step uint64) error {
 	if w.behind.Load() {
 		return nil
 	}
@@ -104,9 +103,7 @@ func (w *Worker) verify(ctx context.Context, p *pb.Plan, step uint64) error {
 	if keep {
 		w.kept.add(s)
 	}
-	_, sp := w.cfg.Tracer.Start(ctx, "verify")
 	w.hashing.Go(func() {
-		defer sp.End()
 		w.out.put(&pb.WorkerMessage{Body: &pb.WorkerMessage_StateHash{StateHash: &pb.StateHash{Step: step, Hash: s.Hash()}}})
 	})
 	return nil

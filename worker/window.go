@@ -126,7 +126,7 @@ func (w *Worker) window(ctx context.Context, p *pb.Plan, pl place) (last *pb.Wor
 // steps runs through the window, to its end or to the boundary at which all have agreed to stop.
 func (w *Worker) steps(ctx context.Context, ring Ring, p *pb.Plan, pl place) (last *pb.WorkerMessage, err error) {
 	if p.VerifyEvery > 0 && !w.behind.Load() && len(w.kept.steps()) == 0 {
-		if err := w.verify(w.cfg.StepContext(ctx, w.run, p.FirstStep), p, p.FirstStep); err != nil {
+		if err := w.verify(p.FirstStep); err != nil {
 			return nil, err
 		}
 	}
@@ -271,7 +271,7 @@ func (w *Worker) afterStep(ctx context.Context, p *pb.Plan, pl place, r *pb.Step
 		}
 	}
 	if p.VerifyEvery > 0 && r.Step%p.VerifyEvery == 0 {
-		if err := w.verify(ctx, p, r.Step); err != nil {
+		if err := w.verify(r.Step); err != nil {
 			return err
 		}
 	}

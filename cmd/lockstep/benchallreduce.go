@@ -244,5 +244,5 @@ func (n *network) configs() (server, client *tls.Config) {
 	if n.identity == nil {
 		return nil, nil
 	}
-	return n.identity.Server(), n.identity.Client()
+	return n.identity.Server(), n.clientTLS()
 }

@@ -31,12 +31,14 @@ type runOptions struct {
 	group      groups
 	out        string
 	resume     bool
+	goOn       bool // resume if there is something to resume
 	resumeFrom string
 	stateDir   string
 	verify     uint64
 	keep       int
 	listen     string
 	control    string
+	handOver   bool // SIGTERM ends the coordinator, not the run
 	advertise  string
 	otlp       string
 	verbose    bool
@@ -54,6 +56,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.Var(&o.group, "group", groupHelp)
 	f.StringVar(&o.out, "out", "", "output folder; empty: runs/NETWORK-TIME")
 	f.BoolVar(&o.resume, "resume", false, "go on with the run in --out, from its newest checkpoint")
+	f.BoolVar(&o.goOn, "continue", false, "go on with the run in --out as --resume does, or begin it if the folder holds none")
 	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
 	f.Uint64Var(&o.verify, "verify-every", 100, "steps between comparisons of the workers' states, to find bits that hardware got wrong; 0: never")
 	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
@@ -75,12 +78,17 @@ func (o *runOptions) open(cmd *cobra.Command) error {
 		return err
 	}
 	if o.out == "" {
-		if o.resume {
-			return errors.New("--resume needs --out, the folder of the run to go on with")
+		if o.resume || o.goOn {
+			return errors.New("--resume and --continue need --out, the folder of the run to go on with")
 		}
 		o.out = filepath.Join("runs", o.settings.arch+"-"+time.Now().Format("20060102-150405"))
 	}
-	return o.sec.open(o.listen, o.control, o.otlp)
+	if err := o.sec.open(o.listen, o.control, o.otlp); err != nil {
+		return err
+	}
+	var err error
+	o.advertise, err = reachable(o.listen, o.advertise)
+	return err
 }
 
 func coordinatorCommand() *cobra.Command {
@@ -105,7 +113,8 @@ everything but their own data and cores through it.`,
 	f.StringVar(&o.stateDir, "state", "", "folder of the journal of decisions, for storage that another machine can take over with --resume; empty: --out")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7946", "HOST:PORT where workers join (TCP and UDP)")
 	f.StringVar(&o.control, "control", "", "HOST:PORT of the control service; empty: any free port on --listen's host")
-	f.StringVar(&o.advertise, "advertise", "", "host under which workers reach this machine; empty: --listen's")
+	f.StringVar(&o.advertise, "advertise", "", "host under which workers reach this machine; empty: --listen's, or the only one this machine has")
+	f.BoolVar(&o.handOver, "hand-over", false, "on SIGTERM leave the run as it is to the coordinator that follows; SIGINT ends it in good order")
 	o.sec.addFlags(f)
 	return cmd
 }
@@ -181,12 +190,12 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	if err != nil {
 		return res, errors.Join(err, listener.Close())
 	}
-	stop := context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })
-	defer stop()
 	if c == nil {
 		out.event("workers join with: lockstep worker --join " + node.Addr())
-		return s.Run(context.WithoutCancel(ctx))
+		return runUntilTold(ctx, s, o.handOver)
 	}
+	stop := context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })
+	defer stop()
 	return runWithCrew(context.WithoutCancel(ctx), s, p, c, node.Addr(), &begun)
 }
 
@@ -291,24 +300,6 @@ func explainListen(err error, addr string) error {
 		return fmt.Errorf("%s is in use, perhaps by another coordinator: end that, or choose another address: %w", addr, err)
 	}
 	return err
-}
-
-// advertised is what others dial to reach a bound address: its own host, or the one given.
-func advertised(bound, host string) (string, error) {
-	bhost, port, err := net.SplitHostPort(bound)
-	if err != nil {
-		return "", err
-	}
-	if host != "" {
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		return net.JoinHostPort(host, port), nil
-	}
-	if ip := net.ParseIP(bhost); ip != nil && ip.IsUnspecified() {
-		return "", fmt.Errorf("listening on every interface (%s): say with --advertise HOST under which name or address others reach this machine", bound)
-	}
-	return bound, nil
 }
 
 // newLog writes to standard error: from a level on, or everything with --verbose.

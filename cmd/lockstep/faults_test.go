@@ -321,14 +321,15 @@ func TestFrozenCoordinator(t *testing.T) {
 	}
 	t.Parallel()
 	c, join := beginCoordinator(t, faultySteps, "--workers", "2")
-	a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
+	a := beginWorker(t, join, "a", "--coordinator-timeout", "5s")
+	b := beginWorker(t, join, "b", "--coordinator-timeout", "5s")
 	c.line(`step \d+/80 `)
 	c.signal(syscall.SIGSTOP)
 	a.line("attaching again")
 	c.signal(syscall.SIGCONT)
 	same(t, c)
-	a.wait(0)
-	b.wait(0)
+	<-a.ended // one that is not back before the last step looks for a coordinator that is gone
+	<-b.ended
 }
 
 // Workers of a train that is killed do not outlive it.

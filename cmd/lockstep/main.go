@@ -27,8 +27,11 @@ func buildVersion() string {
 	return "dev"
 }
 
-// Exit codes: 1 is any failure, 130 what shells expect after Ctrl-C.
-const exitInterrupted = 130
+// Exit codes: 1 is any failure, 130 what shells expect after Ctrl-C, 143 after SIGTERM: only one that left its run to another ends so.
+const (
+	exitInterrupted = 130
+	exitHandedOver  = 143
+)
 
 // errInterrupted ends a command that was stopped in good order by a signal.
 var errInterrupted = errors.New("interrupted")
@@ -43,6 +46,9 @@ func main() {
 	err := root().ExecuteContext(ctx)
 	switch {
 	case err == nil:
+	case errors.Is(err, errHandedOver):
+		fmt.Fprintln(os.Stderr, "lockstep:", err)
+		os.Exit(exitHandedOver)
 	case errors.Is(err, errInterrupted):
 		fmt.Fprintln(os.Stderr, "lockstep:", err)
 		os.Exit(exitInterrupted)

@@ -12,15 +12,17 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/tlsconf"
 )
 
-// network is how a process may speak to others: the --tls and --insecure flags, and what they lead to.
+// network is how a process may speak to others: the --tls, --tls-name and --insecure flags, and what they lead to.
 type network struct {
 	dir      string
+	name     string // that peers' certificates must carry; empty: the host dialled
 	insecure bool
 	identity *tlsconf.Identity // nil: in clear
 }
 
 func (n *network) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&n.dir, "tls", "", "folder with this machine's certificate (see lockstep certs); needed off loopback")
+	f.StringVar(&n.name, "tls-name", "", "name that every certificate of the cluster carries, to be checked instead of the host dialled: for machines whose addresses nobody knows beforehand")
 	f.BoolVar(&n.insecure, "insecure", false, "speak in clear, and to anyone, off loopback too")
 }
 
@@ -57,7 +59,14 @@ func (n *network) client() credentials.TransportCredentials {
 	if n.identity == nil {
 		return insecure.NewCredentials()
 	}
-	return credentials.NewTLS(n.identity.Client())
+	return credentials.NewTLS(n.clientTLS())
+}
+
+// clientTLS is for dialling members; there is an identity.
+func (n *network) clientTLS() *tls.Config {
+	c := n.identity.Client()
+	c.ServerName = n.name
+	return c
 }
 
 // gossipKey encrypts the gossip; nil leaves it in clear.

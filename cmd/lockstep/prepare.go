@@ -111,6 +111,7 @@ func (p *prepared) openOut(ctx context.Context, o *runOptions) (*checkpoint.Chec
 	if err != nil {
 		return nil, err
 	}
+	o.resume = o.resume || o.goOn && len(entries) > 0
 	if !o.resuming() {
 		p.occupied = len(entries) > 0
 		return nil, nil

@@ -95,7 +95,7 @@ func TestTraces(t *testing.T) {
 	t.Parallel()
 	const workers, steps = 3, 4
 	r := newReceiver(t)
-	lockstep(t, 0, train(steps, "--workers", fmt.Sprint(workers), "--otlp", r.addr, "--checkpoint-every", "2")...)
+	lockstep(t, 0, train(steps, "--workers", fmt.Sprint(workers), "--otlp", r.addr, "--checkpoint-every", "2", "--verify-every", "2")...)
 
 	traces := r.traces()
 	if len(traces) != steps {
@@ -149,8 +149,8 @@ func checkTrace(t *testing.T, id string, spans []received, workers int) string {
 		replicas += n["forward"]
 		stored += n["checkpoint"]
 	}
-	if replicas != 4 {
-		t.Errorf("step %s has %d forward passes, want one for each of 4 replicas", step, replicas)
+	if want := 4 + map[string]int{"0": 1, "2": 1}[step]; replicas != want {
+		t.Errorf("step %s has %d forward passes, want %d: one for each of 4 replicas, and behind each comparison of states one more", step, replicas, want)
 	}
 	if want := map[string]int{"1": 1}[step]; stored != want {
 		t.Errorf("step %s has %d checkpoint spans, want %d", step, stored, want)

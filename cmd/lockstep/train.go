@@ -146,6 +146,9 @@ func (c *localCrew) passOn() []string {
 	if c.o.sec.dir != "" {
 		out = append(out, "--tls", c.o.sec.dir)
 	}
+	if c.o.sec.name != "" {
+		out = append(out, "--tls-name", c.o.sec.name)
+	}
 	if c.o.sec.insecure {
 		out = append(out, "--insecure")
 	}

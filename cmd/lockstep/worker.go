@@ -71,7 +71,7 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	f.StringVar(&o.listen, "listen", "127.0.0.1", "host or HOST:PORT where ring neighbours connect")
 	f.StringVar(&o.transport, "transport", transportAuto, transportHelp)
 	f.StringVar(&o.gossip, "gossip", "", "HOST:PORT for gossip (TCP and UDP); empty: any free port on --listen's host")
-	f.StringVar(&o.advertise, "advertise", "", "host under which others reach this machine; empty: --listen's")
+	f.StringVar(&o.advertise, "advertise", "", "host under which others reach this machine; empty: --listen's, or the only one this machine has")
 	f.IntVar(&o.threads, "threads", 0, "cores for the engine; 0: all")
 	f.IntVar(&o.decoders, "decoders", 0, "goroutines that decode and augment; 0: by the number of cores")
 	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
@@ -103,6 +103,10 @@ func work(ctx context.Context, o *workerOptions) error {
 		o.gossip = net.JoinHostPort(host, "0")
 	}
 	if err := o.sec.open(append([]string{o.listen, o.gossip, o.otlp}, o.join...)...); err != nil {
+		return err
+	}
+	var err error
+	if o.advertise, err = reachable(o.listen, o.advertise); err != nil {
 		return err
 	}
 	if o.name == "" {

@@ -277,7 +277,7 @@ func (s *Server) refuse(a coordinator.Refuse) {
 	}
 	s.mu.Unlock()
 	if ss != nil {
-		s.put(ss, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Refused{Refused: &pb.Refused{Reason: a.Reason}}})
+		s.put(ss, &pb.CoordinatorMessage{Body: &pb.CoordinatorMessage_Refused{Refused: &pb.Refused{Reason: a.Reason, Passing: a.Kind == coordinator.RefusedName || a.Kind == coordinator.RefusedEpoch}}})
 	}
 }
 

@@ -21,19 +21,17 @@ type account struct {
 	measuring time.Duration // the links
 	changing  time.Duration // from the end of a window until the next plan is there
 
-	committed   uint64
-	slow        uint64        // of them with a longer step than the shortest seen
-	stepTime    time.Duration // of the newest step
-	sent        float64       // bytes on the ring, of all members
-	copied      float64       // of states
-	control     float64       // of plans
-	events      uint64
-	failures    int
-	leaves      int
-	breaks      int // steps broken off
-	generations int
-	coordinators,
-	healed int
+	committed    uint64
+	sent         float64 // bytes on the ring, of all members
+	copied       float64 // of states
+	control      float64 // of plans
+	events       uint64
+	failures     int
+	leaves       int
+	breaks       int // steps broken off
+	generations  int
+	coordinators int // lost
+	healed       int // members that fetched a state while all waited
 
 	stall  stall
 	stalls []time.Duration
@@ -69,7 +67,6 @@ func (a *account) training(now time.Duration) {
 func (a *account) step(now time.Duration, s Step, members int) {
 	a.enter(&a.steps, now)
 	a.committed++
-	a.stepTime = s.Took
 	a.sent += s.Bytes * float64(members)
 }
 

@@ -173,3 +173,17 @@ func TestFaultyConfigs(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkMinuteOf1024 is a minute of a large cluster; its time is nearly all the coordinator's.
+func BenchmarkMinuteOf1024(b *testing.B) {
+	cfg := config(func(c *Config) {
+		c.Workers, c.Replicas, c.Batch, c.Spares, c.MTBF, c.For = 1024, 1024, 32768, 8, 17*time.Hour, time.Minute
+	})
+	for b.Loop() {
+		r, err := Run(b.Context(), cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(r.Events), "events/op")
+	}
+}

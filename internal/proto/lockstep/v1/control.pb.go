@@ -855,7 +855,8 @@ func (x *Welcome) GetReattached() bool {
 
 type Refused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"` // names the difference and the mend
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`    // names the difference and the mend
+	Passing       bool                   `protobuf:"varint,2,opt,name=passing,proto3" json:"passing,omitempty"` // it may be otherwise in a moment: the name is that of a worker whose end has not been noticed yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -895,6 +896,13 @@ func (x *Refused) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Refused) GetPassing() bool {
+	if x != nil {
+		return x.Passing
+	}
+	return false
 }
 
 // Ready says that a worker has loaded the data and compiled the engine.
@@ -2780,9 +2788,10 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"reattached\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
 	"\aRefused\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xd3\x01\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\apassing\x18\x02 \x01(\bR\apassing\"\xd3\x01\n" +
 	"\x05Ready\x12!\n" +
 	"\fring_address\x18\x01 \x01(\tR\vringAddress\x12)\n" +
 	"\x10data_fingerprint\x18\x02 \x01(\tR\x0fdataFingerprint\x12!\n" +
