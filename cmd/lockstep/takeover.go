@@ -85,7 +85,7 @@ func (p *prepared) forgetCrew() error {
 		return nil
 	}
 	over := coordinator.Entry{Over: &coordinator.OverEntry{Step: p.initial.Step, Error: "its processes ended before it was complete"}}
-	p.history.Entries = append(p.history.Entries, over)
+	p.history.Entries, p.history.Over = append(p.history.Entries, over), true
 	return p.journal.Append(over)
 }
 
