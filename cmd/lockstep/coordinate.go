@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -138,6 +139,11 @@ func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 		return err
 	}
 	defer p.close() // the process's end would do it too
+	if c != nil {
+		if err := p.forgetCrew(); err != nil {
+			return err
+		}
+	}
 	out.begin(p, o)
 	res, err := serveRun(ctx, o, p, c, out)
 	out.end()
@@ -160,20 +166,18 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	}
 	defer finish()
 	name := p.runName()
-	if c != nil {
-		if err := p.forgetCrew(); err != nil {
-			return res, err
-		}
-	}
 	listener, node, err := meet(o, name, p.history.Epoch, log)
 	if err != nil {
 		return res, err
 	}
 	defer node.Close() // its goodbye is a courtesy
 
-	if at := p.gossipers(); len(at) > 0 && c == nil {
+	if at := p.gossipers(); len(at) > 0 {
 		out.event(fmt.Sprintf("coordinator %d of run %s: looking for its workers", p.history.Epoch, name))
-		node.Reach(at)
+		var seeking sync.WaitGroup
+		sctx, found := context.WithCancel(ctx)
+		seeking.Go(func() { seek(sctx, node, at) })
+		defer func() { found(); seeking.Wait() }()
 	}
 	cfg := serverConfig(o, p, c, name, listener, node, tele, log)
 	var begun atomic.Bool // a step was done, so every worker had joined

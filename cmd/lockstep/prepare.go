@@ -21,7 +21,6 @@ import (
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
-	"github.com/lockstep-ml/lockstep/internal/vfs"
 	"github.com/lockstep-ml/lockstep/shard"
 )
 
@@ -46,7 +45,7 @@ type prepared struct {
 	store    *runStore
 	resumed  string // the checkpoint's path; empty for a fresh run
 	occupied bool   // the output folder holds an earlier run
-	lock     io.Closer
+	locks    []io.Closer
 	journal  *journal.Journal
 	history  journal.Opened
 	notes    []string // for people, before training begins
@@ -136,7 +135,7 @@ func (p *prepared) claim(o *runOptions) (err error) {
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
-	if p.lock, err = vfs.Lock(filepath.Join(o.out, "lock")); err != nil {
+	if err := p.lockFolder(o.out); err != nil {
 		return fmt.Errorf("a run is writing to %s: wait for its end, or choose another --out: %w", o.out, err)
 	}
 	if p.occupied {
@@ -156,93 +155,14 @@ func (p *prepared) claim(o *runOptions) (err error) {
 	return p.openStore(o)
 }
 
-// openJournal opens what earlier coordinators of the run have decided; a new run sets the journal of the one before it aside.
-func (p *prepared) openJournal(o *runOptions) (err error) {
-	dir := o.stateDir
-	if dir == "" {
-		dir = o.out
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, journal.Name)
-	if !o.resume {
-		if err := setAside(path); err != nil {
-			return err
-		}
-	}
-	if p.journal, p.history, err = journal.Open(vfs.OS{}, path); err != nil {
-		return err
-	}
-	if p.history.Cut > 0 {
-		p.notes = append(p.notes, fmt.Sprintf("%s ended in %d bytes of a record that was never finished; they are cut off", path, p.history.Cut))
-	}
-	return nil
-}
-
-// setAside gives a file that is there another name.
-func setAside(path string) error {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	aside, err := freeName(path)
-	if err != nil {
-		return err
-	}
-	return os.Rename(path, aside)
-}
-
-// freeName is the first of path.1, path.2, ... that is not there.
-func freeName(path string) (string, error) {
-	for k := 1; ; k++ {
-		name := fmt.Sprintf("%s.%d", path, k)
-		if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
-			return name, nil
-		} else if err != nil {
-			return "", err
-		}
-	}
-}
-
-// forgetCrew notes in the journal that the workers of an earlier start are gone, as those of train are with the process that started them:
-// nobody is waited for.
-func (p *prepared) forgetCrew() error {
-	if p.history.Over || len(p.history.Entries) == 0 {
-		return nil
-	}
-	over := coordinator.Entry{Over: &coordinator.OverEntry{Step: p.initial.Step, Error: "its processes ended before it was complete"}}
-	p.history.Entries = append(p.history.Entries, over)
-	return p.journal.Append(over)
-}
-
-// gossipers are where the newest plan's workers gossip.
-func (p *prepared) gossipers() []string {
-	var at []string
-	for _, e := range p.history.Entries {
-		if e.Plan == nil {
-			continue
-		}
-		at = nil
-		for _, m := range e.Plan.Ring {
-			if m.GossipAddress != "" {
-				at = append(at, m.GossipAddress)
-			}
-		}
-	}
-	if p.history.Over {
-		return nil
-	}
-	return at
-}
-
 // close gives the output folder free.
 func (p *prepared) close() error {
 	var errs []error
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
 	}
-	if p.lock != nil {
-		errs = append(errs, p.lock.Close())
+	for _, l := range p.locks {
+		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -313,7 +233,7 @@ func (p *prepared) openStore(o *runOptions) error {
 	for _, f := range store.Cleaned() {
 		p.notes = append(p.notes, "removed a half-written checkpoint: "+f)
 	}
-	p.store = &runStore{store: store}
+	p.store = &runStore{store: store, dir: opts.Dir}
 	return nil
 }
 
@@ -391,6 +311,7 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 // runStore writes checkpoints for the coordinator.
 type runStore struct {
 	store  *checkpoint.Store
+	dir    string
 	table  checkpoint.Table
 	record json.RawMessage
 }
@@ -413,8 +334,12 @@ func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Me
 	return path, err
 }
 
-// Get implements server.Store.
+// Get implements server.Store. Another machine may have the folder elsewhere than the one that wrote the checkpoint.
 func (r *runStore) Get(ctx context.Context, path string) (*snapshot.Snapshot, error) {
+	here := filepath.Join(r.dir, filepath.Base(path))
+	if _, err := os.Stat(here); err == nil {
+		path = here
+	}
 	c, err := r.store.Load(ctx, path)
 	if err != nil {
 		return nil, err
