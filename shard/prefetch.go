@@ -17,6 +17,7 @@ type Batch struct {
 	ReplicaBatch int           // images of each
 	Images       []float32     // len(Replicas)*ReplicaBatch images of 3*H*W, planes of one image together (NCHW)
 	Labels       []int32       // one for each image; -1 marks an empty place (evaluation only), whose image is zero
+	Samples      []int         // one for each image: its index in the data set, -1 for an empty place
 	Wait         time.Duration // how long Next had to wait for it
 
 	held bool // by the caller
@@ -27,6 +28,16 @@ func (b *Batch) Replica(k int) ([]float32, []int32) {
 	n := b.ReplicaBatch
 	v := len(b.Images) / len(b.Labels)
 	return b.Images[k*n*v : (k+1)*n*v], b.Labels[k*n : (k+1)*n]
+}
+
+// Sums adds up the SampleHash of the k-th replica's images.
+func (b *Batch) Sums(k int) (sums [HashSums]uint32) {
+	for _, index := range b.Samples[k*b.ReplicaBatch : (k+1)*b.ReplicaBatch] {
+		for i, h := range SampleHash(index) {
+			sums[i] += h
+		}
+	}
+	return sums
 }
 
 // Valid is the number of places that hold an image.
@@ -252,11 +263,11 @@ func (p *prefetcher) start(step uint64, replicas []int) *pending {
 		b, p.free = p.free[k-1], p.free[:k-1]
 	}
 	if b == nil || cap(b.Images) < values || cap(b.Labels) < n {
-		b = &Batch{Images: make([]float32, values), Labels: make([]int32, n)}
+		b = &Batch{Images: make([]float32, values), Labels: make([]int32, n), Samples: make([]int, n)}
 	}
 	b.Step, b.ReplicaBatch = step, p.places
 	b.Replicas = append(b.Replicas[:0], replicas...)
-	b.Images, b.Labels = b.Images[:values], b.Labels[:n]
+	b.Images, b.Labels, b.Samples = b.Images[:values], b.Labels[:n], b.Samples[:n]
 	q := &pending{batch: b, done: make(chan struct{})}
 	p.settle(q) // a worker that hosts no replica asks for nothing
 	return q
@@ -333,7 +344,7 @@ func (w *decodeWorker) fill(b *Batch, from, to int) error {
 		if err != nil {
 			return err
 		}
-		b.Labels[k] = label
+		b.Labels[k], b.Samples[k] = label, index
 		if label < 0 {
 			clear(dst)
 			continue

@@ -21,6 +21,7 @@ import (
 	"github.com/lockstep-ml/lockstep/coordinator"
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/internal/gossip"
+	"github.com/lockstep-ml/lockstep/internal/ledger"
 	"github.com/lockstep-ml/lockstep/internal/telemetry"
 )
 
@@ -256,6 +257,11 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	cfg.Listener, cfg.Initial, cfg.Store, cfg.Gossip, cfg.Log = l, p.initial, p.store, node.Events(), log
 	if o.sec.identity != nil {
 		cfg.TLS = o.sec.identity.Server()
+	}
+	cfg.StepReported = func(r coordinator.StepReport) {
+		row := ledger.Row{Step: r.Step, Generation: r.Generation, Images: r.Images}
+		copy(row.Sums[:], r.Samples)
+		p.ledger.Add(row)
 	}
 	cfg.StepObserver = func(s coordinator.StepDone) {
 		tele.RecordStep(context.Background(), name, s.Step-1, s.Start, s.End, s.Tail)

@@ -106,6 +106,7 @@ func (f *feed) Next(ctx context.Context, step uint64, replicas []int) (worker.Ba
 	for k := range replicas {
 		images, labels := b.Replica(k)
 		out.Replica = append(out.Replica, core.Batch{Images: images, Labels: labels})
+		out.Samples = append(out.Samples, b.Sums(k))
 	}
 	return out, nil
 }
@@ -193,6 +194,6 @@ func dataCommand() *cobra.Command {
 		},
 	}
 	ls.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	cmd.AddCommand(ls)
+	cmd.AddCommand(ls, ledgerCommand())
 	return cmd
 }

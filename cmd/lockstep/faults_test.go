@@ -152,6 +152,15 @@ func same(t *testing.T, p *process) {
 	if want := uninterrupted(t, faultySteps); r.Hash != want || r.Step != faultySteps {
 		t.Errorf("ended at step %d with hash %s, want %s:\n%s", r.Step, r.Hash, want, p.stderr())
 	}
+	var used ledgerReport
+	out := r.Out
+	if !filepath.IsAbs(out) {
+		out = filepath.Join(p.cmd.Dir, out)
+	}
+	lockstep(t, 0, "data", "ledger", "--json", out).lastLine(&used)
+	if used.First != 1 || used.Last != faultySteps {
+		t.Errorf("the ledger proves steps %d to %d, want all %d", used.First, used.Last, faultySteps)
+	}
 }
 
 // A run outlives a worker of its crew, with the same bits.

@@ -20,6 +20,7 @@ import (
 	"github.com/lockstep-ml/lockstep/coordinator/journal"
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/core"
+	"github.com/lockstep-ml/lockstep/internal/ledger"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
 	"github.com/lockstep-ml/lockstep/shard"
 )
@@ -48,6 +49,7 @@ type prepared struct {
 	locks    []io.Closer
 	journal  *journal.Journal
 	history  journal.Opened
+	ledger   *ledger.Writer
 	notes    []string // for people, before training begins
 }
 
@@ -152,12 +154,18 @@ func (p *prepared) claim(o *runOptions) (err error) {
 	if err := p.openJournal(o); err != nil {
 		return err
 	}
+	if p.ledger, err = p.openLedger(o); err != nil {
+		return err
+	}
 	return p.openStore(o)
 }
 
 // close gives the output folder free.
 func (p *prepared) close() error {
 	var errs []error
+	if p.ledger != nil {
+		errs = append(errs, p.ledger.Close())
+	}
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
 	}
@@ -290,7 +298,7 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 	if p.store.record, err = json.Marshal(p.record); err != nil {
 		return err
 	}
-	p.store.table = table
+	p.store.table, p.store.ledger = table, p.ledger
 	if resume != nil {
 		p.initial, err = resume.Snapshot(table)
 		return err
@@ -314,6 +322,7 @@ type runStore struct {
 	dir    string
 	table  checkpoint.Table
 	record json.RawMessage
+	ledger *ledger.Writer // made safe with each checkpoint
 }
 
 // Put implements server.Store.
@@ -325,6 +334,9 @@ func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Me
 	c.Hash, c.Version, c.Config, c.Schedule = meta.Hash, buildVersion(), r.record, meta.Schedule
 	if c.Data, err = json.Marshal(meta.Data); err != nil {
 		return "", err
+	}
+	if err := r.ledger.Sync(); err != nil {
+		return "", fmt.Errorf("the ledger of samples: %w", err)
 	}
 	path, err := r.store.Save(ctx, c)
 	var prune *checkpoint.PruneError

@@ -53,7 +53,7 @@ func (p *prepared) openJournal(o *runOptions) (err error) {
 	return nil
 }
 
-// setAside gives the journal of an earlier run another name.
+// setAside gives a file of an earlier run another name.
 func (p *prepared) setAside(path string) error {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -62,7 +62,7 @@ func (p *prepared) setAside(path string) error {
 	if err != nil {
 		return err
 	}
-	p.notes = append(p.notes, fmt.Sprintf("the decisions of an earlier run are now in %s", aside))
+	p.notes = append(p.notes, fmt.Sprintf("what an earlier run wrote to %s is now in %s", path, aside))
 	return os.Rename(path, aside)
 }
 

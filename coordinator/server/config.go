@@ -66,13 +66,15 @@ type Config struct {
 	History []coordinator.Entry
 	// Gossip brings hints about workers' liveness; may be nil.
 	Gossip <-chan gossip.Event
-	// Progress is called after every step and when something happens. It, Evaluated and StepObserver are called by the goroutine
+	// Progress is called after every step and when something happens. It, Evaluated, StepReported and StepObserver are called by the goroutine
 	// that owns the machine: they must return quickly.
 	Progress func(coordinator.Progress)
 	// Evaluated is called with every complete evaluation.
 	Evaluated func(coordinator.Evaluation)
 	// StepObserver is called when every worker has committed a step.
 	StepObserver func(coordinator.StepDone)
+	// StepReported is called with every report of a step, also of a worker's that has been reported before.
+	StepReported func(coordinator.StepReport)
 	// Log takes what is for operators; nil discards it.
 	Log *slog.Logger
 

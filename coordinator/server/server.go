@@ -222,6 +222,9 @@ func (s *Server) feed(ctx context.Context, ev coordinator.Event) *coordinator.Fi
 	s.follow = append(s.follow, ev)
 	for len(s.follow) > 0 {
 		next := s.follow[0]
+		if r, ok := next.(coordinator.StepReport); ok && s.cfg.StepReported != nil {
+			s.cfg.StepReported(r)
+		}
 		s.follow = s.follow[1:]
 		for _, action := range s.machine.Step(next) {
 			if f, ok := action.(coordinator.Finish); ok {
