@@ -84,7 +84,7 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	if last, err := verify(head + row(2, 1).String()); last != -1 || err != nil {
 		t.Errorf("a ledger that begins at step 2: %d, %v", last, err)
 	}
-	if last, err := verify(whole+"4,1,64,4"); last != 3 || err != nil {
+	if last, err := verify(whole + "4,1,64,4"); last != 3 || err != nil {
 		t.Errorf("a torn last row: step %d, %v", last, err)
 	}
 }
