@@ -172,6 +172,6 @@ func (m *Machine) gather() {
 		m.verify.add(VerifiedEntry{Step: c.Step})
 	}
 	m.enter(gathering)
-	m.emit(Load{c.Step, c.Path})
+	m.emit(Load(c))
 	m.tell(true, "no worker is left that holds the newest state: waiting for workers, to go on from step %d", c.Step)
 }

@@ -11,11 +11,9 @@ import (
 
 // keptStates are the states that a worker can go back to: the newest that all workers agreed on, and one that is still to be agreed on.
 type keptStates struct {
-	mu       sync.Mutex
-	states   []*snapshot.Snapshot // ascending by step; two at most
-	free     *snapshot.Snapshot   // memory for the next
-	verified uint64               // step of states[0], if that is agreed on
-	sure     bool
+	mu     sync.Mutex
+	states []*snapshot.Snapshot // ascending by step; two at most
+	free   *snapshot.Snapshot   // memory for the next
 }
 
 // room gives memory to copy a state into, nil if both places are taken.

@@ -21,6 +21,7 @@ import (
 const (
 	asCommand = "LOCKSTEP_TEST_AS_COMMAND"
 	asVersion = "LOCKSTEP_TEST_AS_VERSION"
+	asSpoiled = "LOCKSTEP_TEST_AS_SPOILED" // "weights STEP" or "gradient STEP REPLICA": where a bit is flipped
 )
 
 // patience bounds every wait: far longer than anything here takes on an idle machine, so that a busy one passes too.
@@ -29,6 +30,7 @@ const patience = 90 * time.Second
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
 		version = os.Getenv(asVersion)
+		spoil = spoiled(os.Getenv(asSpoiled))
 		main()
 		return
 	}

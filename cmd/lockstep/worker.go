@@ -90,6 +90,9 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	return cmd
 }
 
+// spoil is what a test has this process compute wrongly; nil in every real one.
+var spoil *worker.Faults
+
 // work joins a run and works for it.
 func work(ctx context.Context, o *workerOptions) error {
 	if _, _, e := net.SplitHostPort(o.listen); e != nil {
@@ -135,7 +138,7 @@ func work(ctx context.Context, o *workerOptions) error {
 	cfg.Dial = (&finder{node: node, join: o.join, sec: &o.sec}).dial
 	cfg.Tracer, cfg.StepContext, cfg.Log = tele.Tracer(), telemetry.StepContext, log
 	cfg.CoordinatorPatience, cfg.LeaveTimeout = o.patience, o.leave
-	cfg.Build = o.build
+	cfg.Build, cfg.Faults = o.build, spoil
 	w, err := worker.New(cfg)
 	if err != nil {
 		return err
