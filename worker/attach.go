@@ -119,7 +119,10 @@ func (w *Worker) hello(ctx context.Context, stream pb.Control_AttachClient, c *c
 	case welcome.Epoch < w.epoch:
 		return nil, fmt.Errorf("%w: coordinator %d of run %s, which has had coordinator %d", ErrCoordinatorLost, welcome.Epoch, w.run, w.epoch)
 	}
-	w.run, w.epoch = welcome.Run, welcome.Epoch
+	if w.run == "" { // later a window may be reading it
+		w.run = welcome.Run
+	}
+	w.epoch = welcome.Epoch
 	return welcome, nil
 }
 
