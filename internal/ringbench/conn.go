@@ -54,7 +54,7 @@ type conn struct {
 	in *bufio.Reader
 }
 
-func newConn(c net.Conn) *conn { return &conn{Conn: c, in: bufio.NewReader(c)} }
+func newConn(c net.Conn) *conn { return &conn{Conn: c, in: bufio.NewReader(c)} } //bounded: send and receive set a deadline each time
 
 // send writes a message within limit.
 func (c *conn) send(v any, limit time.Duration) error {

@@ -89,7 +89,7 @@ func (d *driver) close() {
 			c.Close() // the members' goodbye
 		}
 	}
-	d.asking.Wait()
+	d.asking.Wait() //bounded: the connections are closed
 }
 
 // prepare has the members make their gradients and listen.
