@@ -46,6 +46,7 @@ type reply struct {
 	CPU      time.Duration `json:"cpu,omitempty"`
 	Rate     float64       `json:"rate,omitempty"`
 	Coding   []Coding      `json:"coding,omitempty"` // of a round, by level
+	Ways     []string      `json:"ways,omitempty"`   // likewise
 }
 
 // conn carries messages: 4 bytes of length, little-endian, and JSON.

@@ -207,7 +207,7 @@ func (s *seat) timed(ctx context.Context, step uint64, work func(context.Context
 	cpu, begun := cpuTime(), time.Now()
 	exposed, err := work(ctx, step)
 	out := &reply{Took: time.Since(begun), Exposed: exposed, CPU: cpuTime() - cpu}
-	out.Coding = s.ring.Coding()
+	out.Coding, out.Ways = s.ring.Coding(), s.ring.Ways()
 	return out, err
 }
 
