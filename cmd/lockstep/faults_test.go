@@ -142,8 +142,8 @@ func gone(t *testing.T, pid int) {
 	}
 }
 
-// faultySteps is the length of runs that something happens to after their first steps: a second or two.
-const faultySteps = 80
+// firstSteps is a progress line of such a run.
+var firstSteps = fmt.Sprintf(`step \d+/%d `, faultySteps)
 
 // same compares a run's end with that of one that nothing happened to.
 func same(t *testing.T, p *process) {
@@ -182,7 +182,7 @@ func TestWorkerDies(t *testing.T) {
 			}
 			t.Parallel()
 			p := begin(t, nil, train(faultySteps, "--workers", strconv.Itoa(c.workers), "--out", filepath.Join(t.TempDir(), "run"))...)
-			p.line(`step \d+/80 `)
+			p.line(firstSteps)
 			crew := children(t, p)
 			if len(crew) != c.workers {
 				t.Fatalf("found the workers %v, want %d", crew, c.workers)
@@ -219,7 +219,7 @@ func TestRemoteWorkers(t *testing.T) {
 	t.Parallel()
 	c, join := beginCoordinator(t, faultySteps, "--workers", "2", "--verify-every", "10")
 	a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
-	c.line(`step \d+/80 `)
+	c.line(firstSteps)
 	b.signal(syscall.SIGKILL)
 	c.line("going on from step")
 	again := beginWorker(t, join, "b")
@@ -259,7 +259,7 @@ func TestCoordinatorDies(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "run")
 			c, join := beginCoordinator(t, faultySteps, "--workers", "2", "--out", out)
 			a, b := beginWorker(t, join, "a"), beginWorker(t, join, "b")
-			c.line(`step \d+/80 `)
+			c.line(firstSteps)
 			c.signal(syscall.SIGKILL)
 			<-c.ended
 			at := join
@@ -281,7 +281,7 @@ func TestCoordinatorAndWorkerDie(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "run")
 	c, join := beginCoordinator(t, faultySteps, "--workers", "3", "--out", out)
 	a, b, d := beginWorker(t, join, "a"), beginWorker(t, join, "b"), beginWorker(t, join, "d")
-	c.line(`step \d+/80 `)
+	c.line(firstSteps)
 	c.signal(syscall.SIGKILL)
 	b.signal(syscall.SIGKILL)
 	<-c.ended
@@ -332,7 +332,7 @@ func TestFrozenCoordinator(t *testing.T) {
 	c, join := beginCoordinator(t, faultySteps, "--workers", "2")
 	a := beginWorker(t, join, "a", "--coordinator-timeout", "5s")
 	b := beginWorker(t, join, "b", "--coordinator-timeout", "5s")
-	c.line(`step \d+/80 `)
+	c.line(firstSteps)
 	c.signal(syscall.SIGSTOP)
 	a.line("attaching again")
 	c.signal(syscall.SIGCONT)
