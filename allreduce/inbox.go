@@ -110,7 +110,7 @@ func (b *Inbox) offer(m Message) (placed bool, progress <-chan struct{}, err err
 	}
 	if ch, ok := b.waiting[wanted(k)]; ok {
 		delete(b.waiting, wanted(k))
-		ch <- m
+		ch <- m //bounded: it has room for one, and is taken from waiting by its one message
 		return true, nil, nil
 	}
 	// An empty inbox takes any message, so that a small limit cannot block forever.

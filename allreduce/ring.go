@@ -73,7 +73,7 @@ func New(cfg Config, t Transport) (*Ring, error) {
 		r.schedule = newSchedule(r.seats)
 	}
 	r.idle = sync.NewCond(&r.mu)
-	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.ctx, r.cancel = context.WithCancelCause(context.Background()) //bounded: cancelled by the first error, and by Close
 	return r, nil
 }
 
@@ -223,7 +223,7 @@ func (r *Ring) Close() error {
 		}
 		r.mu.Lock()
 		for len(r.active) > 0 {
-			r.idle.Wait()
+			r.idle.Wait() //bounded: every wait of a job has a deadline, and ends with the ring
 		}
 		r.mu.Unlock()
 		if r.transport != nil {

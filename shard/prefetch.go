@@ -131,7 +131,7 @@ func (p *prefetcher) run(parent context.Context) error {
 	for range p.decoders {
 		wg.Go(p.decode)
 	}
-	wg.Wait()
+	wg.Wait() //bounded: decoders end after the image in hand once stop is called, by ctx or close
 	return parent.Err()
 }
 
@@ -160,7 +160,7 @@ func (p *prefetcher) close() {
 		cancel()
 	}
 	p.stop()
-	<-p.ended
+	<-p.ended //bounded: run is cancelled, and waits for the images in hand
 }
 
 // fail ends a pending batch. Callers hold mu.
@@ -299,7 +299,7 @@ func (p *prefetcher) take() (q *pending, from, to int) {
 				return q, from, to
 			}
 		}
-		p.wake.Wait()
+		p.wake.Wait() //bounded: woken for work, and by stop
 	}
 	return nil, 0, 0
 }

@@ -31,7 +31,7 @@ type connection struct {
 
 func (c *connection) close() {
 	c.cancel()
-	<-c.done
+	<-c.done         //bounded: link.run ends with the stream, cancelled above
 	c.closer.Close() // nothing is lost by it
 }
 
@@ -70,10 +70,10 @@ func (w *Worker) tryAttach(ctx context.Context) (*connection, *pb.Welcome, error
 		return nil, nil, fmt.Errorf("%w: %w", ErrCoordinatorLost, err)
 	}
 	// The stream outlives ctx by a moment, so that the last word still goes out when ctx ends.
-	lctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	lctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //bounded: the connection's close, in attached; before the welcome, the bound two lines down
 	bound := context.AfterFunc(dctx, cancel)
 	defer bound()
-	stream, err := client.Attach(lctx)
+	stream, err := client.Attach(lctx) //bounded: bound cancels it
 	if err != nil {
 		cancel()
 		return nil, nil, fmt.Errorf("%w: %w", ErrCoordinatorLost, errors.Join(err, closer.Close()))
@@ -95,7 +95,7 @@ func (w *Worker) tryAttach(ctx context.Context) (*connection, *pb.Welcome, error
 // hello introduces this worker and reads the answer.
 func (w *Worker) hello(ctx context.Context, stream pb.Control_AttachClient, c *connection, lctx context.Context) (*pb.Welcome, error) {
 	hello := &pb.Hello{Worker: w.cfg.Name, Version: w.cfg.Version, Settings: w.cfg.Settings, Standing: w.standing()}
-	sendErr := stream.Send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Hello{Hello: hello}})
+	sendErr := stream.Send(&pb.WorkerMessage{Body: &pb.WorkerMessage_Hello{Hello: hello}}) //bounded: bound, in tryAttach, cancels it
 	go func() {
 		defer close(c.done)
 		w.link.run(lctx)
@@ -119,7 +119,10 @@ func (w *Worker) hello(ctx context.Context, stream pb.Control_AttachClient, c *c
 	case welcome.Epoch < w.epoch:
 		return nil, fmt.Errorf("%w: coordinator %d of run %s, which has had coordinator %d", ErrCoordinatorLost, welcome.Epoch, w.run, w.epoch)
 	}
-	w.run, w.epoch = welcome.Run, welcome.Epoch
+	if w.run == "" { // later a window may be reading it
+		w.run = welcome.Run
+	}
+	w.epoch = welcome.Epoch
 	return welcome, nil
 }
 
@@ -164,7 +167,7 @@ func (w *Worker) standAside() {
 	}
 	w.closeRing()
 	w.stopFollowing()
-	w.hashing.Wait()
+	w.hashing.Wait() //bounded: a hash takes a moment and waits for nobody
 	w.plan = nil
 	w.kept.clear()
 }

@@ -71,11 +71,11 @@ func (f *fetch) once(ctx context.Context, holder *pb.Member) (*snapshot.Snapshot
 	if f.builder != nil {
 		req.Offset = uint64(f.builder.Received())
 	}
-	stream, err := client.GetState(ctx, req)
+	stream, err := client.GetState(ctx, req) //bounded: watch cancels it when nothing comes for f.idle
 	if err != nil {
 		return nil, err
 	}
-	first, err := stream.Recv()
+	first, err := stream.Recv() //bounded: watch cancels it when nothing comes for f.idle
 	if err != nil {
 		return nil, because(ctx, err)
 	}
@@ -84,7 +84,7 @@ func (f *fetch) once(ctx context.Context, holder *pb.Member) (*snapshot.Snapshot
 	}
 	for {
 		watch.Reset(f.idle)
-		c, err := stream.Recv()
+		c, err := stream.Recv() //bounded: watch cancels it when nothing comes for f.idle
 		if errors.Is(err, io.EOF) {
 			return f.finish()
 		}

@@ -53,7 +53,7 @@ func (f *follower) start(ctx context.Context, holders []*pb.Member) {
 	f.arrival = out
 	go func() {
 		s, err := f.fetch.from(ctx, holders)
-		out <- arrival{s, err}
+		out <- arrival{s, err} //bounded: the channel has room for the one arrival
 	}()
 }
 
@@ -63,7 +63,7 @@ func (f *follower) stop() {
 		return
 	}
 	f.cancel()
-	a := <-f.arrival
+	a := <-f.arrival //bounded: the fetch ends with its context, cancelled above
 	f.arrival = nil
 	if a.err == nil {
 		f.got = a.state

@@ -85,6 +85,7 @@ func (w *Worker) verify(step uint64) error {
 	if w.behind.Load() {
 		return nil
 	}
+	//bounded: a hash takes a moment and waits for nobody
 	w.hashing.Wait() // the copy before: it has had a whole distance of steps
 	s := w.kept.room(lengthsOf(w.job.Network))
 	keep := s != nil
@@ -109,7 +110,7 @@ func (w *Worker) verify(step uint64) error {
 
 // goBack gives the engine the state that it has kept of the plan's first step.
 func (w *Worker) goBack(step uint64) error {
-	w.hashing.Wait()
+	w.hashing.Wait() //bounded: a hash takes a moment and waits for nobody
 	s := w.kept.rewind(step)
 	if s == nil {
 		return fmt.Errorf("the plan goes back to step %d, this worker has kept the states of %v", step, w.kept.steps())

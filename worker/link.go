@@ -47,7 +47,7 @@ func (l *link) run(ctx context.Context) {
 	heard := make(chan struct{}, 1)
 	sender.Go(func() { l.watch(sctx, heard) })
 	for {
-		msg, err := l.stream.Recv()
+		msg, err := l.stream.Recv() //bounded: watch, below, cancels the stream when nothing is heard for l.silence
 		if err != nil {
 			l.fail(err)
 			break
@@ -66,7 +66,7 @@ func (l *link) run(ctx context.Context) {
 		}
 	}
 	cancel()
-	sender.Wait()
+	sender.Wait() //bounded: both end with sctx
 	close(l.in)
 }
 
@@ -91,6 +91,7 @@ func (l *link) sendLoop(ctx context.Context) {
 			msg = &pb.WorkerMessage{Body: &pb.WorkerMessage_Heartbeat{Heartbeat: &pb.Heartbeat{}}}
 		}
 		if msg != nil {
+			//bounded: watch cancels the stream when nothing is heard for l.silence
 			if err := l.stream.Send(msg); err != nil && !errors.Is(err, io.EOF) { // EOF: the reason comes with Recv
 				l.fail(err)
 			}

@@ -95,7 +95,7 @@ func (s *StateServer) GetState(req *pb.PeerStateRequest, stream pb.Peer_GetState
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	head := &pb.StateHeader{Step: h.Step, Params: uint64(h.Lengths.Params), Norms: uint64(h.Lengths.Mean), Hash: h.Hash}
-	if err := stream.Send(&pb.StateChunk{Header: head}); err != nil {
+	if err := stream.Send(&pb.StateChunk{Header: head}); err != nil { //bounded: keepalive ends the connection of a worker that does not answer; the other side's watch one that is slow
 		return err
 	}
 	for {
@@ -106,7 +106,7 @@ func (s *StateServer) GetState(req *pb.PeerStateRequest, stream pb.Peer_GetState
 		if err != nil {
 			return status.Error(codes.Internal, err.Error())
 		}
-		if err := stream.Send(&pb.StateChunk{Offset: c.Offset, Data: c.Data, Crc32C: c.CRC32C}); err != nil {
+		if err := stream.Send(&pb.StateChunk{Offset: c.Offset, Data: c.Data, Crc32C: c.CRC32C}); err != nil { //bounded: keepalive ends the connection of a worker that does not answer
 			return err
 		}
 	}

@@ -87,7 +87,7 @@ func (t *trainer) step(ctx context.Context, ring Ring, job task) (stepResult, er
 	computed := time.Now()
 	res.digest, res.compute = digest, computed.Sub(res.start)-res.dataWait
 	_, tail := t.tracer.Start(ctx, "ring wait")
-	ringErr := group.Wait()
+	ringErr := group.Wait() //bounded: every reduction has the ring's deadlines, and ends with ctx
 	tail.End()
 	res.ringWait = time.Since(computed)
 	if err := t.verdict(job.step, job.replicas, trainErr, ringErr); err != nil {

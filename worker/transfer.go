@@ -30,7 +30,7 @@ func stateOf(s *snapshot.Snapshot) *core.State[float32] {
 
 // snapshot copies the committed state out of the engine. It waits for an upload that still reads the copy before.
 func (w *Worker) snapshot() (*snapshot.Snapshot, error) {
-	w.uploads.Wait()
+	w.uploads.Wait() //bounded: each upload has TransferTimeout
 	if w.copied == nil {
 		w.copied = newSnapshot(w.job.Network)
 	}
@@ -102,7 +102,7 @@ func (w *Worker) checkpoint(ctx context.Context, step uint64) error {
 		return err
 	}
 	// Detached from the window: a pause must not spoil a checkpoint of a committed step. The timeout bounds it.
-	cctx = context.WithoutCancel(cctx)
+	cctx = context.WithoutCancel(cctx) //bounded: upload gives it TransferTimeout
 	control := w.client()
 	w.uploads.Go(func() {
 		defer sp.End()
@@ -128,7 +128,7 @@ func (w *Worker) upload(ctx context.Context, control pb.ControlClient, s *snapsh
 func (w *Worker) pushState(ctx context.Context, control pb.ControlClient, s *snapshot.Snapshot) (string, error) {
 	r := snapshot.NewReader(s)
 	h := r.Header()
-	stream, err := control.PutState(ctx)
+	stream, err := control.PutState(ctx) //bounded: ctx has TransferTimeout, from upload
 	if err != nil {
 		return "", fmt.Errorf("offering the state: %w", err)
 	}
@@ -136,7 +136,7 @@ func (w *Worker) pushState(ctx context.Context, control pb.ControlClient, s *sna
 		Worker: w.cfg.Name, Step: h.Step, Hash: h.Hash, Params: uint64(h.Lengths.Params), Norms: uint64(h.Lengths.Mean),
 	}}
 	for {
-		if err := stream.Send(chunk); err != nil {
+		if err := stream.Send(chunk); err != nil { //bounded: ctx has TransferTimeout, from upload
 			break // the stream's own error comes with CloseAndRecv
 		}
 		c, err := r.Next(snapshot.ChunkBytes)
@@ -148,7 +148,7 @@ func (w *Worker) pushState(ctx context.Context, control pb.ControlClient, s *sna
 		}
 		chunk = &pb.StateChunk{Offset: c.Offset, Data: c.Data, Crc32C: c.CRC32C}
 	}
-	res, err := stream.CloseAndRecv()
+	res, err := stream.CloseAndRecv() //bounded: ctx has TransferTimeout, from upload
 	if err != nil {
 		return "", fmt.Errorf("sending the state of step %d: %w", h.Step, err)
 	}

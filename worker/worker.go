@@ -149,9 +149,10 @@ var (
 // CoordinatorPatience. When ctx ends, the worker asks to be left out of the ring, works on until it is, and returns nil. It
 // returns after everything it started has ended.
 func (w *Worker) Run(ctx context.Context) error {
+	//bounded: the deferred cancel, when Run returns
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx, for a worker that leaves in order
 	defer cancel()
-	defer w.uploads.Wait()
+	defer w.uploads.Wait() //bounded: each upload has TransferTimeout
 	defer w.closeJob()
 	defer w.standAside()
 	for {
@@ -192,7 +193,7 @@ func (e *removedError) Error() string { return "removed from the run: " + e.reas
 
 func (w *Worker) closeJob() {
 	w.closeRing()
-	w.uploads.Wait()
+	w.uploads.Wait() //bounded: each upload has TransferTimeout
 	if w.job == nil || w.job.Close == nil {
 		return
 	}
@@ -274,7 +275,7 @@ func (r *windowRun) finished() <-chan struct{} {
 // stop breaks the window off and waits for it. A replica's pass cannot be interrupted, so this may take as long as one.
 func (r *windowRun) stop() {
 	r.cancel()
-	<-r.done
+	<-r.done //bounded: a pass cannot be broken off; the ring's waits end with the context
 }
 
 func (w *Worker) handle(ctx context.Context, msg *pb.CoordinatorMessage) (done bool, err error) {
@@ -356,7 +357,7 @@ func (w *Worker) sendState(ctx context.Context, step uint64) error {
 	if err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx = context.WithoutCancel(ctx) //bounded: upload gives it TransferTimeout
 	control := w.client()
 	w.uploads.Go(func() { w.upload(ctx, control, s, s.Step) })
 	return nil

@@ -3,6 +3,7 @@ package coder
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/huff0"
 
@@ -16,9 +17,16 @@ const BlockBytes = 64 << 10
 
 const plane = BlockBytes / 2
 
+// choose is made once, at first use: what reads the environment earlier escapes
+// the go command's cache of tests.
+var choose = sync.OnceValues(simd.Choose)
+
 // family is that of the kernels. That the environment asks for what the machine
 // lacks is package fixed's to report; both then use the plain ones.
-var family, _ = simd.Choose()
+func family() simd.Family {
+	f, _ := choose()
+	return f
+}
 
 // The kinds of a block.
 const (
@@ -76,7 +84,7 @@ func (c *Coder) Encode(dst []byte, src [][]byte) (n int, ok bool) {
 func (c *Coder) encodeBlock(out, block []byte) ([]byte, bool) {
 	half := len(block) / 2
 	lo, hi := c.lo[:half], c.hi[:half]
-	split(family, lo, hi, block)
+	split(family(), lo, hi, block)
 	coded, _, err := huff0.Compress4X(hi, c.enc)
 	room := cap(out) - len(out)
 	switch {
@@ -149,7 +157,7 @@ func (c *Coder) decodeBlock(dst []byte) error {
 	if !ok {
 		return errShort
 	}
-	merge(family, dst, lo, hi)
+	merge(family(), dst, lo, hi)
 	return nil
 }
 

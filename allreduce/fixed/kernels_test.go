@@ -36,6 +36,8 @@ var operations = []operation{
 	{name: "Sum without in", noIn: true, run: (*Bucket).Sum},
 	{name: "Sum in place", inPlace: true, run: (*Bucket).Sum},
 	{name: "Decode", noOut: true, decoding: true, run: func(b *Bucket, _, in []byte, lo, hi int) { b.Decode(in, lo, hi) }},
+	{name: "DecodeCopy", decoding: true, run: (*Bucket).DecodeCopy},
+	{name: "DecodeCopy in place", decoding: true, inPlace: true, onReplica: true, run: (*Bucket).DecodeCopy},
 	{name: "SumDecode", decoding: true, run: (*Bucket).SumDecode},
 	{name: "SumDecode in place", decoding: true, inPlace: true, onReplica: true, run: (*Bucket).SumDecode},
 	{name: "SumDecode alone", decoding: true, noIn: true, noOut: true, onReplica: true, run: (*Bucket).SumDecode},
@@ -252,6 +254,33 @@ func TestDecodeForEveryNumberOfReplicas(t *testing.T) {
 						if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
 							t.Fatalf("%v, %d bits, R=%d, code %d: sum %d is %g, want %g", f, w, replicas, code, sums[i], got[i], want[i])
 						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestDecodeCopy: the integers are passed on as they are, whatever is hosted here, and decoded as Decode decodes them.
+func TestDecodeCopy(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	for _, f := range simd.Offered() {
+		for _, w := range []Wire{Wire16, Wire32} {
+			for range 50 {
+				s := randomSample(rng, w, 1+rng.IntN(8), 1+rng.IntN(3000))
+				s.Grid.family = f
+				want, got := make([]float32, len(s.Codes)*BlockSize), make([]float32, len(s.Codes)*BlockSize)
+				s.Dst = want
+				s.Decode(s.in, s.lo, s.hi)
+				out := make([]byte, len(s.in))
+				s.Dst = got
+				s.DecodeCopy(out, s.in, s.lo, s.hi)
+				if !bytes.Equal(out, s.in) {
+					t.Fatalf("%v, %d bits, %d..%d: passes on other integers than came", f, w, s.lo, s.hi)
+				}
+				for i := range got {
+					if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+						t.Fatalf("%v, %d bits, %d..%d: value %d is %g, and %g with Decode", f, w, s.lo, s.hi, i, got[i], want[i])
 					}
 				}
 			}

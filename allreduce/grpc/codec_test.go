@@ -190,7 +190,7 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, field := range []string{"Run", "Credentials", "InboxBytes", "Lanes", "QueueLength", "JoinWait", "CloseTimeout"} {
+	for _, field := range []string{"Run", "Credentials", "InboxBytes", "Lanes", "QueueLength", "JoinWait", "JoinTimeout", "CloseTimeout"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%q does not mention %s", err, field)
 		}

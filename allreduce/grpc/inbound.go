@@ -85,7 +85,7 @@ func (l *link) receive(s grpc.ServerStream) error {
 func (l *link) read(s grpc.ServerStream) error {
 	var f frame
 	for {
-		err := s.RecvMsg(&f)
+		err := s.RecvMsg(&f) //bounded: by the stream, which ends when receive returns: over is closed by any hop that is late
 		switch {
 		case errors.Is(err, io.EOF):
 			l.lastWord()

@@ -41,7 +41,7 @@ func (l *link) dial() error {
 		l.lanes = append(l.lanes, n)
 		g.Go(func() error { return n.shake(i) })
 	}
-	err := g.Wait()
+	err := g.Wait() //bounded: shaking hands ends with the context of connect
 	l.withdraw()
 	if err != nil {
 		return err
@@ -86,13 +86,14 @@ func (n *lane) shake(i int) error {
 		ctx = n.offer(ctx)
 	}
 	desc := &grpc.StreamDesc{StreamName: methodName, ClientStreams: true, ServerStreams: true}
+	//bounded: the context of connect cancels n.ctx
 	s, err := n.conn.NewStream(ctx, desc, "/"+serviceName+"/"+methodName, grpc.WaitForReady(true))
 	if err != nil {
 		return refusal(err)
 	}
-	md, err := s.Header()
+	md, err := s.Header()        //bounded: the context of connect cancels n.ctx
 	if err == nil && md == nil { // ended without headers: the status says why
-		err = s.RecvMsg(&frame{})
+		err = s.RecvMsg(&frame{}) //bounded: the stream has ended already
 	}
 	if err != nil {
 		return refusal(err)
@@ -132,7 +133,7 @@ func (n *lane) write() {
 
 func (n *lane) put(m allreduce.Message) error {
 	n.pack(m)
-	err := n.stream.SendMsg(&n.frame)
+	err := n.stream.SendMsg(&n.frame) //bounded: a neighbour that does not read is late for a hop, or for CloseTimeout: both cancel the stream
 	n.frame = frame{}
 	return err
 }
@@ -162,14 +163,14 @@ func (n *lane) sayGoodbye() {
 		return
 	}
 	// A neighbour that cannot be told finds out by the broken stream, so neither error matters.
-	_ = n.stream.SendMsg(&frame{abort: true, reason: cause.Error()})
+	_ = n.stream.SendMsg(&frame{abort: true, reason: cause.Error()}) //bounded: the stream is cancelled after abortGrace
 	_ = n.stream.CloseSend()
 }
 
 // watch waits for the end of the stream to the right neighbour, which sends
 // nothing else.
 func (n *lane) watch() {
-	err := n.stream.RecvMsg(&frame{})
+	err := n.stream.RecvMsg(&frame{}) //bounded: the stream is cancelled after a failure, and by Close
 	n.gone()
 	switch {
 	case errors.Is(err, io.EOF):

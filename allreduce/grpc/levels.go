@@ -58,7 +58,7 @@ func (m *membership) connect(ctx context.Context) error {
 			return err
 		})
 	}
-	return g.Wait()
+	return g.Wait() //bounded: linking ends with ctx, which JoinTimeout bounds
 }
 
 // Buffer implements allreduce.Transport.
@@ -89,7 +89,7 @@ func (m *membership) Close() error {
 	for _, l := range m.links {
 		g.Go(l.Close)
 	}
-	err := g.Wait()
+	err := g.Wait() //bounded: each level waits CloseTimeout and abortGrace at most
 	m.node.remove(m)
 	return err
 }

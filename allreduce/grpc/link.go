@@ -43,9 +43,9 @@ type link struct {
 	queue     chan allreduce.Message
 	flush     chan struct{} // closed by Close: write what is queued, then end
 	flushed   chan struct{} // closed by Close when awaitRight is over
-	over      chan struct{} // closed by fail and by Close at its end
+	over      chan struct{} //bounded: closed by fail, and by Close at its end
 	attached  chan struct{} // closed when the left neighbour has linked
-	rightGone chan struct{} // closed when the right neighbour has ended a stream
+	rightGone chan struct{} //bounded: closed when the right neighbour has ended a stream
 	rightDone chan struct{} // closed when it has ended them all
 	wg        sync.WaitGroup
 	closeOnce sync.Once
@@ -79,7 +79,7 @@ func newLink(n *Node, generation uint64, rank, size int, rightAddr string) *link
 	if told := n.cfg.CodingChanged; told != nil {
 		l.coding.report = func(f CodingFigures) { told(l.level, f) }
 	}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.ctx, l.cancel = context.WithCancel(context.Background()) //bounded: cancelled by connect when its context ends, after a failure, and by Close
 	return l
 }
 
@@ -213,7 +213,7 @@ func (l *link) Close() error {
 			l.cancel() // after a failure, abortGrace does
 		}
 		l.inbox.Fail(allreduce.ErrClosed)
-		l.wg.Wait()
+		l.wg.Wait() //bounded: over is closed and the streams are cancelled, abortGrace later at most
 		l.cancel()
 		for _, lane := range l.lanes {
 			err = errors.Join(err, lane.conn.Close())
@@ -227,7 +227,7 @@ func (l *link) Close() error {
 func (l *link) meetSibling() {
 	close(l.flushed)
 	if l.sibling != nil {
-		<-l.sibling.flushed
+		<-l.sibling.flushed //bounded: the other level is being closed too, and waits CloseTimeout at most
 	}
 }
 

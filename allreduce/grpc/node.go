@@ -67,7 +67,8 @@ func (n *Node) Join(ctx context.Context, generation uint64, rank, size int, righ
 
 // JoinGroups takes part in a generation as rank of as many workers as there are
 // addresses, in groups of group (see allreduce.Config). It blocks until all
-// neighbours are linked or ctx ends; the error then says who is missing.
+// neighbours are linked, ctx ends or JoinTimeout is over; the error then says who
+// is missing.
 // Generations must be joined in rising order. The caller closes the transport.
 func (n *Node) JoinGroups(ctx context.Context, generation uint64, rank, group int, addresses []string) (allreduce.Transport, error) {
 	return n.join(ctx, generation, rank, len(addresses), group, func(rank int) string { return addresses[rank] })
@@ -87,6 +88,8 @@ func (n *Node) join(ctx context.Context, generation uint64, rank, size, group in
 	if size == 1 {
 		return m, nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, n.cfg.JoinTimeout, fmt.Errorf("not within JoinTimeout, %v: %w", n.cfg.JoinTimeout, context.DeadlineExceeded))
+	defer cancel()
 	if err := m.connect(ctx); err != nil {
 		err = fmt.Errorf("ringgrpc: join generation %d as rank %d of %d: %w", generation, rank, size, err)
 		m.Abort(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -267,6 +268,37 @@ func TestJoinNamesWhoIsMissing(t *testing.T) {
 		t.Errorf("got %v, want a missed deadline that names rank 1 and %s", err, addr)
 	}
 	t.Log(err)
+}
+
+// TestJoinTimeoutEndsJoin has the caller set no deadline, and neighbours that are there and say nothing.
+func TestJoinTimeoutEndsJoin(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // connects, for nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	cfg := DefaultConfig()
+	cfg.Run, cfg.Credentials, cfg.Sharing, cfg.JoinTimeout = run, insecure.NewCredentials(), ShareNever, 100*time.Millisecond
+	w := newWorkerOf(t, cfg, false)
+	right, addr := newWorker(t, run, false), silent.Addr().String()
+	_, err = w.node.Join(t.Context(), 1, 0, 2, addr)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "JoinTimeout") || !strings.Contains(err.Error(), addr) {
+		t.Errorf("got %v, want JoinTimeout to be over and %s named", err, addr)
+	}
+	joined := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { // is linked to, and links to nobody: its own neighbour is silent too
+		_, err := right.node.Join(ctx, 2, 1, 2, addr)
+		joined <- err
+	}()
+	_, err = w.node.Join(t.Context(), 2, 0, 2, right.addr)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "generation 2") || !strings.Contains(err.Error(), "rank 1") {
+		t.Errorf("got %v, want JoinTimeout to be over and rank 1 of generation 2 named", err)
+	}
+	cancel()
+	if err := <-joined; err == nil {
+		t.Error("joined without neighbours")
+	}
 }
 
 func TestNodeCloseEndsJoinAndReduce(t *testing.T) { eachWay(t, nodeCloseEndsJoinAndReduce) }

@@ -49,6 +49,9 @@ type Config struct {
 	// JoinWait bounds how long a left neighbour's stream waits here for this
 	// node to join its generation.
 	JoinWait time.Duration
+	// JoinTimeout bounds how long Join and JoinGroups wait for the neighbours. Above
+	// JoinWait, so that a neighbour that lives has said before why it refuses.
+	JoinTimeout time.Duration
 	// CloseTimeout bounds the wait for the right neighbour to have read
 	// everything when a transport is closed.
 	CloseTimeout time.Duration
@@ -67,7 +70,7 @@ type Config struct {
 
 // DefaultConfig returns a Config for which the caller sets Run and Credentials.
 func DefaultConfig() Config {
-	return Config{Lanes: 2, QueueLength: 16, JoinWait: time.Minute, CloseTimeout: 2 * time.Second, Region: shm.Default()}
+	return Config{Lanes: 2, QueueLength: 16, JoinWait: time.Minute, JoinTimeout: 2 * time.Minute, CloseTimeout: 2 * time.Second, Region: shm.Default()}
 }
 
 // Validate reports every fault at once.
@@ -88,8 +91,8 @@ func (c Config) Validate() error {
 	if c.QueueLength < 1 {
 		faults = append(faults, fmt.Errorf("QueueLength is %d, must be 1 or more", c.QueueLength))
 	}
-	if c.JoinWait <= 0 || c.CloseTimeout <= 0 {
-		faults = append(faults, fmt.Errorf("JoinWait is %v and CloseTimeout %v, must be above zero", c.JoinWait, c.CloseTimeout))
+	if c.JoinWait <= 0 || c.JoinTimeout <= 0 || c.CloseTimeout <= 0 {
+		faults = append(faults, fmt.Errorf("JoinWait is %v, JoinTimeout %v and CloseTimeout %v, must be above zero", c.JoinWait, c.JoinTimeout, c.CloseTimeout))
 	}
 	if c.Sharing > ShareAlways {
 		faults = append(faults, fmt.Errorf("config.Sharing is %d, must be ShareAuto, ShareNever or ShareAlways", c.Sharing))

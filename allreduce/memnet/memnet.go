@@ -134,7 +134,7 @@ func (n *Network) Close() {
 		close(n.stop)
 	}
 	n.mu.Unlock()
-	n.late.Wait()
+	n.late.Wait() //bounded: each delivery waits for stop, and a second for room
 }
 
 // Endpoint is one rank's transport.

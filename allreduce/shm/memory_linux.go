@@ -26,11 +26,13 @@ func create(g Geometry) (*Outlet, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
+	//bounded: a bell is heard until the peer is gone or the region closed
 	hear, ring, err := os.Pipe() // payloads lent: heard there, rung here
 	if err != nil {
 		m.unmap()
 		return nil, errors.Join(fmt.Errorf("shm: bell: %w", err), file.Close())
 	}
+	//bounded: heard until the peer is gone or the region closed
 	heard, rung, err := os.Pipe() // slots freed: heard here, rung there
 	if err != nil {
 		m.unmap()

@@ -36,6 +36,16 @@ func TestBenchAllreduce(t *testing.T) {
 		if r.Workers != c.workers || r.Elements != 300001 || r.Wire != c.wire || r.Buckets != c.buckets || r.Rounds != 2 || r.TLS {
 			t.Errorf("%v: %+v", args, r)
 		}
+		links := 0
+		for way, n := range r.Ways {
+			if links += n; slices.Contains(c.more, "grpc") && !strings.HasPrefix(way, "gRPC (") {
+				t.Errorf("%v: links over %s", args, way)
+			}
+		}
+		// With groups of two, a flat ring otherwise: a link for each level.
+		if want := c.workers * groupOf(c.more); c.workers > 1 && links != want || c.workers == 1 && r.Ways != nil {
+			t.Errorf("%v: %v, want %d links", args, r.Ways, want)
+		}
 		if want := groupOf(c.more); r.Group != want || (r.RingHopSeconds > 0 && r.RingBytesPerS > 0 && r.Estimated > 0) != (c.workers > 1) {
 			t.Errorf("%v: groups of %d, want %d; %+v", args, r.Group, want, r)
 		}

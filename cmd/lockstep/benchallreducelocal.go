@@ -45,7 +45,7 @@ func startMembers(ctx context.Context, o *allreduceOptions) (*localMembers, erro
 	for i := range o.workers {
 		if err := m.start(ctx, exec.CommandContext(ctx, self, args...)); err != nil {
 			m.cancel()
-			m.group.Wait()
+			m.group.Wait() //bounded: the processes are killed
 			return nil, fmt.Errorf("worker %d: %w", i, err)
 		}
 	}
@@ -58,7 +58,7 @@ func (m *localMembers) start(ctx context.Context, cmd *exec.Cmd) error {
 	w.cmd.Stderr = &w.said
 	w.cmd.SysProcAttr = childAttributes()
 	w.cmd.WaitDelay = time.Second
-	out, err := w.cmd.StdoutPipe()
+	out, err := w.cmd.StdoutPipe() //bounded: read for one line by mind: the process is killed if that is late
 	if err != nil {
 		return err
 	}
@@ -73,8 +73,7 @@ func (m *localMembers) start(ctx context.Context, cmd *exec.Cmd) error {
 	select {
 	case a := <-address:
 		if a == "" {
-			<-w.ended
-			return fmt.Errorf("the process has ended: %s", w.fate())
+			return w.silent(late.C)
 		}
 		m.addresses = append(m.addresses, a)
 		return nil
@@ -85,11 +84,22 @@ func (m *localMembers) start(ctx context.Context, cmd *exec.Cmd) error {
 	}
 }
 
+// silent says why a process that has not said where it serves will not: it has ended, or it stays and says something else.
+func (w *localMember) silent(late <-chan time.Time) error {
+	select {
+	case <-w.ended:
+		return fmt.Errorf("the process has ended: %s", w.fate())
+	case <-late:
+		return fmt.Errorf("the process runs, but has not said within %v where it serves: %s", memberStart, w.said.last())
+	}
+}
+
 // mind reads where a process serves, "" if it ends before, and waits for its end.
 func (w *localMember) mind(out io.Reader, address chan<- string) {
 	line, _ := bufio.NewReader(io.LimitReader(out, 1<<10)).ReadString('\n') // what is missing is missed below
 	_, a, _ := strings.Cut(strings.TrimSpace(line), "serving at ")
-	address <- a
+	address <- a //bounded: it has room for the one address
+	//bounded: the context kills it, or its session ends; pipes are given up after WaitDelay
 	w.cmd.Wait() // its error is in ProcessState
 	close(w.ended)
 }
@@ -115,7 +125,7 @@ func (m *localMembers) died(i int) string {
 // stop ends the processes that have not ended by themselves.
 func (m *localMembers) stop() {
 	kill := time.AfterFunc(2*time.Second, m.cancel)
-	m.group.Wait()
+	m.group.Wait() //bounded: those that do not end are killed two seconds later
 	kill.Stop()
 	m.cancel()
 }

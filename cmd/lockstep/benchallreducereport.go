@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -34,11 +35,12 @@ type allreduceReport struct {
 	Elements        int     `json:"elements"`
 	Buckets         int     `json:"buckets"`
 	Wire            int     `json:"wire"`
-	Transport       string  `json:"transport"`
+	Transport       string  `json:"transport"` // as asked for
 	TLS             bool    `json:"tls"`
 	SentBytes       int64   `json:"sent_bytes"`
 
-	Coding *codingReport `json:"coding,omitempty"`
+	Ways   map[string]int `json:"ways,omitempty"` // the links to right neighbours, by how messages travelled; none for one worker
+	Coding *codingReport  `json:"coding,omitempty"`
 
 	Messages       int64   `json:"messages"`
 	Rounds         int     `json:"rounds"`
@@ -115,6 +117,12 @@ func newAllreduceReport(o *allreduceOptions, workers int, spread string, res *ri
 	if res.RingRate > 0 {
 		r.Estimated = o.traffic(res.RingHop, res.RingRate, res.Buckets).Estimate(workers, res.Group).Seconds()
 	}
+	if workers > 1 {
+		r.Ways = map[string]int{}
+		for _, w := range res.Ways {
+			r.Ways[w]++
+		}
+	}
 	r.BusGBPerS = r.AlgorithmGBPerS * 2 * float64(workers-1) / float64(workers)
 	if len(res.Raw) > 0 {
 		raw := median(res.Raw).Seconds()
@@ -177,6 +185,9 @@ func (r *allreduceReport) write(w io.Writer, asJSON bool) error {
 	fmt.Fprintf(w, "%d workers, %d values in %d buckets, %d bits on the wire, %s: the bits are those of a ring of one worker\n", r.Workers, r.Elements, r.Buckets, r.Wire, r.Transport)
 	fmt.Fprintf(w, "%.4f s, best %.4f s: %.2f GB/s of gradient, %.2f GB/s on the bus, %.2f CPU seconds a GB\n", r.Seconds, r.BestSeconds, r.AlgorithmGBPerS, r.BusGBPerS, r.CPUSecondsPerGB)
 	_, err := fmt.Fprintf(w, "a worker sends %s in %d messages a round\n", size(r.SentBytes), r.Messages)
+	for _, way := range slices.Sorted(maps.Keys(r.Ways)) {
+		fmt.Fprintf(w, "%d links over %s\n", r.Ways[way], way)
+	}
 	if r.Group > 1 && err == nil {
 		_, err = fmt.Fprintf(w, "a ring of two levels, groups of %d\n", r.Group)
 	}

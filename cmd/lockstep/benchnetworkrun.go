@@ -41,7 +41,7 @@ func (o *networkOptions) overLab(ctx context.Context, lab *netlab.Lab) (*allredu
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	cmd.SysProcAttr, cmd.WaitDelay = childAttributes(), time.Second
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil { //bounded: the benchmark bounds each round by --timeout, and ctx kills it
 		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 	}
 	r := new(allreduceReport)

@@ -108,6 +108,14 @@ func (r *benchRing) Coding() (links []ringbench.Coding) {
 	return links
 }
 
+// Ways implements ringbench.Ring.
+func (r *benchRing) Ways() (links []string) {
+	for _, w := range ringgrpc.WaysOf(r.transport) {
+		links = append(links, w.Right.String())
+	}
+	return links
+}
+
 type counter struct{ messages, bytes atomic.Int64 }
 
 // countedTransport counts what is sent, headers included. It hides whatever else a transport can do, so no ring over it is timed.

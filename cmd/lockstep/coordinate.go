@@ -178,7 +178,7 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 		var seeking sync.WaitGroup
 		sctx, found := context.WithCancel(ctx)
 		seeking.Go(func() { seek(sctx, node, at) })
-		defer func() { found(); seeking.Wait() }()
+		defer func() { found(); seeking.Wait() }() //bounded: seek ends with its context, which found ends
 	}
 	cfg := serverConfig(o, p, c, name, listener, node, tele, log)
 	var begun atomic.Bool // a step was done, so every worker had joined
@@ -197,7 +197,7 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	}
 	stop := context.AfterFunc(ctx, func() { s.Interrupt("interrupted") })
 	defer stop()
-	return runWithCrew(context.WithoutCancel(ctx), s, p, c, node.Addr(), &begun)
+	return runWithCrew(context.WithoutCancel(ctx), s, p, c, node.Addr(), &begun) //bounded: Run returns when the run is over, or shortly after Interrupt
 }
 
 // runWithCrew runs the server and the workers that join it.
@@ -264,7 +264,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 		p.ledger.Add(row)
 	}
 	cfg.StepObserver = func(s coordinator.StepDone) {
-		tele.RecordStep(context.Background(), name, s.Step-1, s.Start, s.End, s.Tail)
+		tele.RecordStep(context.Background(), name, s.Step-1, s.Start, s.End, s.Tail) //bounded: it records a span and waits for nothing
 	}
 	return cfg
 }

@@ -57,7 +57,7 @@ func TestFlippedBit(t *testing.T) {
 			b := begin(t, []string{asSpoiled + "=" + c.what}, "worker", "--join", join, "--name", "b", "--threads", "1")
 			same(t, co)
 			if c.name == "weights, of 2" {
-				co.says("all go back to step 20", "nobody is named")
+				co.says("all go back to step", "nobody is named")
 				b.wait(0)
 			} else {
 				co.says("worker b is removed for good")

@@ -79,7 +79,7 @@ func openFeed(d *dataset, plan shard.Plan, train, test shard.Transform, decoders
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //bounded: cancelled by feed.close
 	f := &feed{data: d, loader: l, stop: cancel,
 		eval: shard.EvalConfig{Dataset: d.test, Transform: test, Batch: plan.ReplicaBatch(), Decoders: decoders}}
 	f.run.Go(func() { l.Run(ctx) }) // its error also comes with Next
@@ -89,7 +89,7 @@ func openFeed(d *dataset, plan shard.Plan, train, test shard.Transform, decoders
 func (f *feed) close() error {
 	f.stop()
 	err := f.loader.Close()
-	f.run.Wait()
+	f.run.Wait() //bounded: the loader is closed
 	return errors.Join(err, f.data.close())
 }
 
@@ -130,7 +130,7 @@ func visitAll(ctx context.Context, c shard.EvalConfig, visit func(core.Batch) er
 	ctx, cancel := context.WithCancel(ctx)
 	var run sync.WaitGroup
 	run.Go(func() { e.Run(ctx) }) // its error also comes with Next
-	defer run.Wait()
+	defer run.Wait()              //bounded: cancel comes first
 	defer cancel()
 	for {
 		b, err := e.Next(ctx)

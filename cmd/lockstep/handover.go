@@ -17,14 +17,14 @@ var errHandedOver = errors.New("this coordinator was told to go and leaves the r
 // and clusters move a process elsewhere, ends the coordinator alone: what it has decided is on disk, and workers are told nothing. ctx
 // is the command's, which either signal ends.
 func runUntilTold(ctx context.Context, s *server.Server, handOver bool) (server.Result, error) {
-	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) //bounded: Run returns when the run is over, or shortly after Interrupt
 	defer cancel(nil)
 	restore := func() {}
 	if handOver {
-		interrupted, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt)
+		interrupted, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt) //bounded: stop, when Run has returned
 		defer stop()
 		restore = stop
-		told, ignore := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM)
+		told, ignore := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM) //bounded: ignore, when Run has returned
 		defer ignore()
 		defer context.AfterFunc(told, func() { cancel(errHandedOver) })()
 		ctx = interrupted

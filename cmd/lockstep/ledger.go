@@ -60,7 +60,7 @@ type ledgerReport struct {
 
 // proveSamples verifies the ledger of a run's folder.
 func proveSamples(cmd *cobra.Command, dir string) (ledgerReport, error) {
-	plan, err := planOfRun(cmd, dir)
+	plan, saved, err := planOfRun(cmd, dir)
 	if err != nil {
 		return ledgerReport{}, err
 	}
@@ -71,6 +71,9 @@ func proveSamples(cmd *cobra.Command, dir string) (ledgerReport, error) {
 	}
 	defer f.Close() // only read from
 	first, last, err := ledger.Verify(f, func(step uint64) (uint64, [4]uint32) { return uint64(plan.GlobalBatch), plan.StepSums(step) })
+	if err == nil && last < saved {
+		err = fmt.Errorf("it ends at step %d, but there is a checkpoint of step %d", last, saved)
+	}
 	if err == nil {
 		err = onceAnEpoch(plan, last)
 	}
@@ -80,29 +83,29 @@ func proveSamples(cmd *cobra.Command, dir string) (ledgerReport, error) {
 	return ledgerReport{First: first, Last: last, Batch: plan.GlobalBatch, Images: plan.Images, Epochs: float64(last) * float64(plan.GlobalBatch) / float64(plan.Images)}, nil
 }
 
-// planOfRun makes the plan of samples that the newest checkpoint's settings give.
-func planOfRun(cmd *cobra.Command, dir string) (shard.Plan, error) {
+// planOfRun makes the plan of samples that the newest checkpoint's settings give, and says of which step that is.
+func planOfRun(cmd *cobra.Command, dir string) (plan shard.Plan, saved uint64, err error) {
 	c, err := loadNewest(cmd, dir)
 	if err != nil {
-		return shard.Plan{}, err
+		return plan, 0, err
 	}
 	r, s, err := recordOf(c.Config)
 	if err != nil {
-		return shard.Plan{}, err
+		return plan, 0, err
 	}
 	d, err := openData(cmd.Context(), s.data, s.skipDamaged)
 	if err != nil {
-		return shard.Plan{}, err
+		return plan, 0, err
 	}
-	plan := shard.Plan{Seed: s.seed, Images: d.train.Len(), GlobalBatch: s.batch, Replicas: s.replicas()}
+	plan = shard.Plan{Seed: s.seed, Images: d.train.Len(), GlobalBatch: s.batch, Replicas: s.replicas()}
 	fingerprint := d.fingerprint()
 	if err := d.close(); err != nil {
-		return shard.Plan{}, err
+		return plan, 0, err
 	}
 	if fingerprint != r.Data {
-		return shard.Plan{}, fmt.Errorf("%s is not the data that the run was started with", s.data)
+		return plan, 0, fmt.Errorf("%s is not the data that the run was started with", s.data)
 	}
-	return plan, nil
+	return plan, c.Step, nil
 }
 
 // onceAnEpoch goes through the plan of so many steps: within an epoch no image may come twice, and when the next one begins none may

@@ -38,9 +38,9 @@ var errInterrupted = errors.New("interrupted")
 
 func main() {
 	// The first signal asks for an end in good order; stop() restores the default, so the second ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) //bounded: the first signal ends it; each command bounds its own waits
 	go func() {
-		<-ctx.Done()
+		<-ctx.Done() //bounded: ends with the first signal, or with the process
 		stop()
 	}()
 	err := root().ExecuteContext(ctx)

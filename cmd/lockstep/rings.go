@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/lockstep-ml/lockstep/allreduce"
 	ringgrpc "github.com/lockstep-ml/lockstep/allreduce/grpc"
@@ -71,13 +72,14 @@ func openRings(run, listen string, wire int, transport, coding string, sec *netw
 	}
 	*r = rings{
 		node: node, addr: l.Addr().String(), wire: allreduce.Wire(wire), served: make(chan error, 1),
-		server: grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(sec.server()))...),
+		server: grpc.NewServer(append(ringgrpc.ServerOptions(), grpc.Creds(sec.server()),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))...),
 	}
 	node.Register(r.server)
 	if states != nil {
 		pb.RegisterPeerServer(r.server, states)
 	}
-	go func() { r.served <- r.server.Serve(l) }()
+	go func() { r.served <- r.server.Serve(l) }() //bounded: close stops the server, and the channel has room for its word
 	return r, nil
 }
 
@@ -109,9 +111,9 @@ func (r *rings) codingChanged(level allreduce.Level, f ringgrpc.CodingFigures) {
 func (r *rings) close() error {
 	err := r.node.Close()
 	stop := time.AfterFunc(lastWords, r.server.Stop) // a neighbour that does not read must not hold the end up
-	r.server.GracefulStop()
+	r.server.GracefulStop()                          //bounded: Stop, after lastWords
 	stop.Stop()
-	return errors.Join(err, <-r.served)
+	return errors.Join(err, <-r.served) //bounded: the server has been stopped
 }
 
 // lastWords is how long neighbours have to hear how the ring ended: a stop that does not wait would cut their streams off before.

@@ -81,12 +81,17 @@ func (o *statusOptions) ask(ctx context.Context) (*pb.StatusResponse, error) {
 		return nil, fmt.Errorf("coordinator at %s: %w", at, err)
 	}
 	defer conn.Close() // nothing is lost by it
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
 	st, err := pb.NewControlClient(conn).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("coordinator at %s: %w", at, err)
 	}
 	return st, nil
 }
+
+// statusTimeout bounds the coordinator's answer, which it has at hand.
+const statusTimeout = 10 * time.Second
 
 // find joins the gossip for a moment, to learn where the coordinator is.
 func (o *statusOptions) find(ctx context.Context, listen string) (at string, err error) {
@@ -106,7 +111,7 @@ func (o *statusOptions) find(ctx context.Context, listen string) (at string, err
 
 // facing gives this machine's address on the way to another, with a free port. No packet is sent for it.
 func facing(addr string) (string, error) {
-	conn, err := net.Dial("udp", addr)
+	conn, err := net.DialTimeout("udp", addr, 5*time.Second)
 	if err != nil {
 		return "", fmt.Errorf("--join %s: %w", addr, err)
 	}

@@ -113,7 +113,7 @@ func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken 
 		// Ctrl-C on the terminal reaches the whole process group; the workers are ended in order by the coordinator instead.
 		cmd.SysProcAttr = childAttributes()
 		cmd.WaitDelay = time.Second
-		pipe, err := cmd.StderrPipe()
+		pipe, err := cmd.StderrPipe() //bounded: its reader ends with the worker, which ctx kills
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (c *localCrew) mind(cmd *exec.Cmd, name string, pipe io.Reader, broken func
 	if lines.Err() != nil { // a line beyond all bounds: it must not hold the worker up
 		io.Copy(io.Discard, pipe) // the pipe's end is all that counts
 	}
-	err := cmd.Wait()
+	err := cmd.Wait() //bounded: CommandContext kills it and WaitDelay ends its pipes
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
 		// The coordinator has better words where the worker was attached; it needs a moment to find them.
@@ -186,7 +186,7 @@ func (c *localCrew) mind(cmd *exec.Cmd, name string, pipe io.Reader, broken func
 // wait implements crew.
 func (c *localCrew) wait(patience time.Duration) {
 	kill := time.AfterFunc(patience, c.cancel)
-	c.group.Wait()
+	c.group.Wait() //bounded: kill ends the workers after patience
 	kill.Stop()
 	c.cancel()
 }

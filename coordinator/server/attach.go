@@ -114,7 +114,7 @@ func (s *Server) deliver(ss *session, stream pb.Control_AttachServer, hello <-ch
 			}
 			continue
 		}
-		if err := stream.Send(msg); err != nil {
+		if err := stream.Send(msg); err != nil { //bounded: keepalive ends the connection of a worker that does not answer for 9 s
 			return fmt.Errorf("sending: %w", err)
 		}
 		if isLast(msg) {
@@ -140,7 +140,7 @@ func isLast(msg *pb.CoordinatorMessage) bool {
 
 // receive turns a worker's messages into events. The first must be Hello.
 func (s *Server) receive(ss *session, stream pb.Control_AttachServer, hello chan<- struct{}) error {
-	first, err := stream.Recv()
+	first, err := stream.Recv() //bounded: keepalive ends the connection of a worker that does not answer for 9 s
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (s *Server) receive(ss *session, stream pb.Control_AttachServer, hello chan
 	close(hello)
 	s.post(coordinator.Hello{Stream: ss.id, Worker: h.Worker, Version: clip(h.Version), Settings: h.Settings, Attached: attachment(h)})
 	for {
-		msg, err := stream.Recv()
+		msg, err := stream.Recv() //bounded: keepalive ends the connection of a worker that does not answer for 9 s
 		if err != nil {
 			return err
 		}

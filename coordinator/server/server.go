@@ -149,8 +149,8 @@ func (s *Server) Run(ctx context.Context) (Result, error) {
 		return Result{}, errors.New("coordinator server: Run may be called once")
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(s.cfg.Listener) }()
-	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { served <- s.grpc.Serve(s.cfg.Listener) }()                //bounded: shutdown ends it when the loop is over
+	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx)) //bounded: stopStore, once the loop is over; each write has StoreTimeout
 	stored := make(chan struct{})
 	go func() { defer close(stored); s.storeStates(storeCtx) }()
 
@@ -159,7 +159,7 @@ func (s *Server) Run(ctx context.Context) (Result, error) {
 	close(s.done)
 	stopStore()
 	s.shutdown(ctx)
-	s.handlers.Wait()
+	s.handlers.Wait() //bounded: shutdown has ended every connection
 	select {
 	case <-stored:
 	case <-time.After(s.cfg.StopTimeout):
@@ -210,7 +210,7 @@ func (s *Server) loop(ctx context.Context, served <-chan error) (Result, error) 
 
 // post hands an event to the machine, unless the run is over.
 func (s *Server) post(ev coordinator.Event) {
-	select {
+	select { //bounded: s.done is closed when the run is over
 	case s.events <- ev:
 	case <-s.done:
 	}
@@ -310,7 +310,7 @@ func (s *Server) report(r coordinator.Report) {
 func (s *Server) shutdown(ctx context.Context) {
 	if ctx.Err() == nil {
 		quiet := make(chan struct{})
-		go func() { defer close(quiet); s.grpc.GracefulStop() }()
+		go func() { defer close(quiet); s.grpc.GracefulStop() }() //bounded: Stop cuts it off after StopTimeout
 		select {
 		case <-quiet:
 		case <-ctx.Done():

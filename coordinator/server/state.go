@@ -47,7 +47,7 @@ func (s *Server) GetState(req *pb.GetStateRequest, stream pb.Control_GetStateSer
 	r := snapshot.NewReader(s.base.Load())
 	h := r.Header()
 	head := &pb.StateHeader{Worker: "coordinator", Step: h.Step, Params: uint64(h.Lengths.Params), Norms: uint64(h.Lengths.Mean), Hash: h.Hash}
-	if err := stream.Send(&pb.StateChunk{Header: head}); err != nil {
+	if err := stream.Send(&pb.StateChunk{Header: head}); err != nil { //bounded: keepalive ends the connection of a worker that does not answer for 9 s
 		return err
 	}
 	for {
@@ -58,7 +58,7 @@ func (s *Server) GetState(req *pb.GetStateRequest, stream pb.Control_GetStateSer
 		if err != nil {
 			return status.Errorf(codes.Internal, "state of step %d: %v", h.Step, err)
 		}
-		if err := stream.Send(&pb.StateChunk{Offset: c.Offset, Data: c.Data, Crc32C: c.CRC32C}); err != nil {
+		if err := stream.Send(&pb.StateChunk{Offset: c.Offset, Data: c.Data, Crc32C: c.CRC32C}); err != nil { //bounded: keepalive ends the connection of a worker that does not answer for 9 s
 			return err
 		}
 	}
@@ -96,7 +96,7 @@ func (s *Server) PutState(stream pb.Control_PutStateServer) error {
 	began := s.published.Load()
 	snap, err := s.build(header, chunks)
 	if err != nil {
-		<-s.states
+		<-s.states //bounded: receiveChunks gives an answer for each message and for the end, within ChunkTimeout
 		s.post(coordinator.StateLost{Worker: key.worker, Step: key.step, Reason: clip(status.Convert(err).Message())})
 		return err
 	}
@@ -104,7 +104,7 @@ func (s *Server) PutState(stream pb.Control_PutStateServer) error {
 	if err != nil {
 		return err
 	}
-	return stream.SendAndClose(&pb.PutStateResponse{Path: out.path})
+	return stream.SendAndClose(&pb.PutStateResponse{Path: out.path}) //bounded: keepalive ends the connection of a worker that does not answer for 9 s
 }
 
 // chunk is one received message or the stream's end.
@@ -116,8 +116,8 @@ type chunk struct {
 // receiveChunks hands messages over until the stream ends or nobody listens any more.
 func receiveChunks(stream pb.Control_PutStateServer, chunks chan<- chunk, quit <-chan struct{}) {
 	for {
-		msg, err := stream.Recv()
-		select {
+		msg, err := stream.Recv() //bounded: keepalive ends the connection of a worker that does not answer for 9 s
+		select {                  //bounded: quit is closed when nextChunk's caller returns, which has ChunkTimeout for each
 		case chunks <- chunk{msg, err}:
 		case <-quit:
 			return
@@ -193,7 +193,7 @@ func (s *Server) await(ctx context.Context, key stateKey, snap *snapshot.Snapsho
 	}
 	s.mu.Unlock()
 	if twice {
-		<-s.states
+		<-s.states //bounded: this goroutine's own token is in it
 		return outcome{}, status.Errorf(codes.AlreadyExists, "worker %s has sent the state of step %d already", key.worker, key.step)
 	}
 	s.post(coordinator.StateArrived{Worker: key.worker, Step: key.step, Hash: snap.Hash(), Began: began})
@@ -230,7 +230,7 @@ func (s *Server) take(worker string, step uint64) *arrived {
 
 // store queues a state for writing. The queue has room for every state that can be in memory.
 func (s *Server) store(a coordinator.Store) {
-	s.jobs <- job{s.take(a.Worker, a.Step), a}
+	s.jobs <- job{s.take(a.Worker, a.Step), a} //bounded: room for every state that can be in memory, see maxStates
 }
 
 func (s *Server) discard(a coordinator.Discard) {
@@ -238,8 +238,8 @@ func (s *Server) discard(a coordinator.Discard) {
 	if a.Path == "" {
 		out.err = fmt.Errorf("the state of step %d from worker %s is not needed", a.Step, a.Worker)
 	}
-	s.take(a.Worker, a.Step).reply <- out
-	<-s.states
+	s.take(a.Worker, a.Step).reply <- out //bounded: the channel has room for the one outcome
+	<-s.states                            //bounded: the state's own token is in it
 }
 
 // storeStates writes states one after the other until ctx ends.
@@ -258,8 +258,8 @@ func (s *Server) write(ctx context.Context, j job) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Machine.StoreTimeout)
 	defer cancel()
 	path, err := s.cfg.Store.Put(ctx, j.arrived.snap, s.meta(j.action))
-	j.arrived.reply <- outcome{path, err}
-	<-s.states
+	j.arrived.reply <- outcome{path, err} //bounded: the channel has room for the one outcome
+	<-s.states                            //bounded: the state's own token is in it
 	if err != nil {
 		s.post(coordinator.StoreFailed{Step: j.action.Step, Reason: err.Error()})
 		return

@@ -82,11 +82,11 @@ func together(threads int, do func(thread int) float64) float64 {
 	for i := range threads {
 		group.Go(func() {
 			ready.Done()
-			ready.Wait()
+			ready.Wait() //bounded: each thread counts itself down as it begins
 			done[i] = do(i)
 		})
 	}
-	group.Wait()
+	group.Wait() //bounded: the threads only measure, for a fixed time
 	took, sum := time.Since(begun).Seconds(), 0.0
 	for _, n := range done {
 		sum += n

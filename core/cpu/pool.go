@@ -54,7 +54,7 @@ func (p *pool) run(items int, job func(item, thread int)) {
 	p.epoch.Add(1)
 	for i := range p.wake {
 		if p.parked[i].CompareAndSwap(true, false) {
-			p.wake[i] <- struct{}{}
+			p.wake[i] <- struct{}{} //bounded: it has room, and the flag that was lowered allows one send
 		}
 	}
 	p.take(0)
@@ -93,7 +93,7 @@ func (p *pool) wait() {
 		if ended && p.waiting.CompareAndSwap(true, false) {
 			return
 		}
-		<-p.done
+		<-p.done //bounded: the helpers only compute; the last of them sends
 		if ended || p.busy.Load() == 0 {
 			return
 		}
@@ -111,7 +111,7 @@ func (p *pool) help(i int) {
 		}
 		p.take(i + 1)
 		if p.busy.Add(-1) == 0 && p.waiting.CompareAndSwap(true, false) {
-			p.done <- struct{}{}
+			p.done <- struct{}{} //bounded: it has room, and the flag that was lowered allows one send
 		}
 	}
 }
@@ -125,14 +125,14 @@ func (p *pool) await(i int, seen uint64) uint64 {
 				return e
 			}
 			if n%4096 == 4095 {
-				runtime.Gosched()
+				runtime.Gosched() //bounded: spins rounds, then it parks
 			}
 		}
 		p.parked[i].Store(true)
 		if e := p.epoch.Load(); e != seen && p.parked[i].CompareAndSwap(true, false) {
 			return e
 		}
-		<-p.wake[i]
+		<-p.wake[i] //bounded: the next job wakes it, and close does
 	}
 }
 
@@ -144,8 +144,8 @@ func (p *pool) close() {
 	p.epoch.Add(1)
 	for i := range p.wake {
 		if p.parked[i].CompareAndSwap(true, false) {
-			p.wake[i] <- struct{}{}
+			p.wake[i] <- struct{}{} //bounded: it has room, and the flag that was lowered allows one send
 		}
 	}
-	p.group.Wait()
+	p.group.Wait() //bounded: helpers see closed when they are woken
 }

@@ -26,7 +26,7 @@ func (e *Engine[F]) parallel(n int, f func(i int)) {
 			}
 		})
 	}
-	wg.Wait()
+	wg.Wait() //bounded: the threads only compute
 }
 
 // addProduct adds A times B-transposed to C, for row-major matrices A [m, k], B [n, k] and C [m, n]:

@@ -44,7 +44,7 @@ func power(n int) uint64 {
 
 // Update returns the result of adding p to crc, as hash/crc32's does.
 func Update(crc uint32, p []byte) uint32 {
-	if len(p) < least || !folds {
+	if len(p) < least || !folds() {
 		return crc32.Update(crc, table, p)
 	}
 	sums := pool.Get().(*[block]byte)

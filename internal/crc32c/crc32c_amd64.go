@@ -1,6 +1,7 @@
 package crc32c
 
 import (
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/cpu"
@@ -8,11 +9,12 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
-// folds says whether this machine has the instructions, and nobody has forbidden them.
-var folds = func() bool {
+// folds says whether this machine has the instructions, and nobody has forbidden them. It asks once, at first use: what reads the
+// environment earlier escapes the go command's cache of tests.
+var folds = sync.OnceValue(func() bool {
 	family, err := simd.Choose()
 	return err == nil && family >= simd.AVX512 && cpu.X86.HasAVX512VPCLMULQDQ
-}()
+})
 
 // perCall bounds the bytes of a call into assembly, during which the scheduler cannot have the core: some 10 microseconds.
 const perCall = 256 << 10

@@ -115,7 +115,7 @@ type Node struct {
 	addr string
 
 	events chan Event
-	quit   chan struct{}
+	quit   chan struct{} //bounded: closed by Close
 	pump   sync.WaitGroup
 	once   sync.Once
 	err    error
@@ -365,7 +365,7 @@ func (n *Node) Close() error {
 			n.err = fmt.Errorf("gossip: %w", err)
 		}
 		close(n.quit)
-		n.pump.Wait()
+		n.pump.Wait() //bounded: run has heard quit
 	})
 	return n.err
 }

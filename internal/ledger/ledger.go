@@ -33,7 +33,7 @@ func (r Row) String() string {
 // parse reads a row; the line must be exactly what String makes.
 func parse(line string) (r Row, err error) {
 	_, err = fmt.Sscanf(line, "%d,%d,%d,%d,%d,%d,%d\n", &r.Step, &r.Generation, &r.Images, &r.Sums[0], &r.Sums[1], &r.Sums[2], &r.Sums[3])
-	if err != nil || r.String() != line {
+	if err != nil || r.String() != line || r.Step == 0 {
 		return r, fmt.Errorf("%.80q is no row of a ledger", line)
 	}
 	return r, nil
@@ -120,7 +120,7 @@ func Open(path string) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{file: f}
-	whole, err := Read(f, func(_ int, row Row) error { w.last = row; return nil })
+	whole, err := Read(f, func(int, Row) error { return nil })
 	if err == nil {
 		err = f.Truncate(whole)
 	}
@@ -136,8 +136,9 @@ func Open(path string) (*Writer, error) {
 	return w, nil
 }
 
-// Add writes a step's row, unless it is there already: workers report each step alike, and again after a broken connection. The first
-// error stays, and comes with Sync and Close.
+// Add writes a step's row, unless this writer has: workers report each step alike, and again after a broken connection. What an earlier
+// writer has written may come twice, for a row that is there already says nothing of which generations are to come. The first error stays,
+// and comes with Sync and Close.
 func (w *Writer) Add(r Row) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

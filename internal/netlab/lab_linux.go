@@ -76,7 +76,9 @@ func run(ctx context.Context, format string, args ...any) error {
 	line := strings.Fields(fmt.Sprintf(format, args...))
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, line[0], line[1:]...).CombinedOutput(); err != nil {
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.WaitDelay = time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(line, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
@@ -201,7 +203,7 @@ func (l *Lab) Close() error {
 		l.relay = nil
 	}
 	for _, ns := range l.made {
-		errs = append(errs, run(context.Background(), "ip netns del %s", ns))
+		errs = append(errs, run(context.Background(), "ip netns del %s", ns)) //bounded: run gives each command commandLimit
 	}
 	l.made = nil
 	return errors.Join(errs...)

@@ -63,13 +63,13 @@ func openTUN(namespace, name string) (*os.File, error) {
 		f   *os.File
 		err error
 	}
-	done := make(chan opened)
+	done := make(chan opened, 1)
 	go func() { // ends at once
 		runtime.LockOSThread()
 		f, err := openTUNHere(namespace, name)
 		done <- opened{f, err}
 	}()
-	o := <-done
+	o := <-done //bounded: opening a device waits for nobody
 	return o.f, o.err
 }
 
@@ -155,7 +155,7 @@ func (r *relay) deliver(queue <-chan packet) {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0); err != nil { // nanoseconds
 		panic("netlab: prctl of this very thread failed: " + err.Error())
 	}
-	for p := range queue {
+	for p := range queue { //bounded: take closes the queue when its device is closed
 		for wait := time.Until(p.due); wait > 0 && !r.closed.Load(); wait = time.Until(p.due) {
 			t := unix.NsecToTimespec(min(wait, 10*time.Millisecond).Nanoseconds())
 			unix.Nanosleep(&t, nil) // woken early, it looks again
@@ -176,7 +176,7 @@ func (r *relay) close() error {
 	for _, f := range r.devices {
 		errs = append(errs, f.Close())
 	}
-	r.group.Wait()
+	r.group.Wait() //bounded: the devices are closed, which ends reads and so the queues
 	if err := r.failed.Load(); err != nil {
 		errs = append(errs, fmt.Errorf("reading a node's packets: %w", *err))
 	}

@@ -33,7 +33,7 @@ func (d *driver) connect(ctx context.Context) error {
 			d.conns[i] = newConn(c)
 		})
 	}
-	group.Wait()
+	group.Wait() //bounded: dialling ends within Timeout
 	return errors.Join(errs...)
 }
 
@@ -69,6 +69,7 @@ const afterFirst = time.Second
 func (d *driver) each(ctx context.Context, ask func(member int) *request) ([]reply, error) {
 	answers := make(chan answered, len(d.conns))
 	for i := range d.conns {
+		//bounded: answers has room for all; a member is asked for Timeout at most, or until close
 		d.asking.Go(func() { answers <- d.ask(i, ask(i)) }) // ends within Timeout, or when close closes the connection
 	}
 	replies := make([]reply, len(d.conns))

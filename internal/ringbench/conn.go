@@ -46,6 +46,7 @@ type reply struct {
 	CPU      time.Duration `json:"cpu,omitempty"`
 	Rate     float64       `json:"rate,omitempty"`
 	Coding   []Coding      `json:"coding,omitempty"` // of a round, by level
+	Ways     []string      `json:"ways,omitempty"`   // likewise
 }
 
 // conn carries messages: 4 bytes of length, little-endian, and JSON.
@@ -54,7 +55,7 @@ type conn struct {
 	in *bufio.Reader
 }
 
-func newConn(c net.Conn) *conn { return &conn{Conn: c, in: bufio.NewReader(c)} }
+func newConn(c net.Conn) *conn { return &conn{Conn: c, in: bufio.NewReader(c)} } //bounded: send and receive set a deadline each time
 
 // send writes a message within limit.
 func (c *conn) send(v any, limit time.Duration) error {

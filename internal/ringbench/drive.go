@@ -48,6 +48,7 @@ type Result struct {
 	RingHop  time.Duration // as the ring itself measures it, the middle of the members' figures; none for one member
 	RingRate float64       // bytes a second, likewise
 	Coding   []Coding      // of each link of each member, after the last round of the ring's
+	Ways     []string      // likewise, how its messages travel
 }
 
 // driver holds the sessions.
@@ -89,7 +90,7 @@ func (d *driver) close() {
 			c.Close() // the members' goodbye
 		}
 	}
-	d.asking.Wait()
+	d.asking.Wait() //bounded: the connections are closed
 }
 
 // prepare has the members make their gradients and listen.
@@ -216,7 +217,7 @@ func (d *driver) time(ctx context.Context, r *Result) error {
 		if err != nil {
 			return err
 		}
-		r.coding(replies)
+		r.links(replies)
 		if plain {
 			if _, err := d.round(ctx, &request{Op: opRaw, Bytes: r.Bytes}, &r.Raw, nil, nil); err != nil {
 				return err
@@ -266,10 +267,10 @@ func (d *driver) round(ctx context.Context, q *request, took, exposed *[]time.Du
 	return replies, nil
 }
 
-// coding keeps what members say of coding.
-func (r *Result) coding(replies []reply) {
-	r.Coding = r.Coding[:0]
+// links keeps what members say of their links.
+func (r *Result) links(replies []reply) {
+	r.Coding, r.Ways = r.Coding[:0], r.Ways[:0]
 	for _, a := range replies {
-		r.Coding = append(r.Coding, a.Coding...)
+		r.Coding, r.Ways = append(r.Coding, a.Coding...), append(r.Ways, a.Ways...)
 	}
 }

@@ -71,6 +71,7 @@ func (h *hubRings) Sent() (messages, bytes int64) {
 	return h.sent, 100 * h.sent
 }
 
+func (h *hubRings) Ways() []string   { return []string{fmt.Sprint("hub of ", h.place.Rank)} }
 func (h *hubRings) Coding() []Coding { return []Coding{{On: true, Ratio: float64(h.place.Rank)}} }
 
 func (h *hubRings) Mean(ctx context.Context, step uint64, bucket int, exact bool, hosted []Hosted, dst []float32) error {

@@ -39,7 +39,7 @@ func (m *Member) Serve(ctx context.Context, l net.Listener) error {
 				return err
 			}
 		}
-		c, err := l.Accept()
+		c, err := l.Accept() //bounded: waits for a driver for as long as the member serves: until ctx ends, or Patience with Once
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -74,7 +74,7 @@ func (m *Member) session(ctx context.Context, c net.Conn) error {
 	err = errors.Join(err, s.close())
 	cancel(nil)
 	c.Close() // wakes the reader; nothing is lost by it
-	<-read
+	<-read    //bounded: the connection is closed
 	return err
 }
 

@@ -52,7 +52,7 @@ func joinRaw(ctx context.Context, l net.Listener, dial *tls.Config, run string, 
 		}
 		return nil
 	})
-	if err := group.Wait(); err != nil {
+	if err := group.Wait(); err != nil { //bounded: ends within limit: dialling by ctx, accepting because l is closed then
 		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
@@ -63,7 +63,10 @@ func dialRaw(ctx context.Context, cfg *tls.Config, addr string, hello [sha256.Si
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Write(hello[:]); err != nil {
+	if err = c.SetDeadline(time.Now().Add(helloLimit)); err == nil {
+		_, err = c.Write(hello[:])
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -83,7 +86,7 @@ const helloLimit = 5 * time.Second
 // acceptRaw waits for the connection that says the expected hello; others are dropped.
 func acceptRaw(ctx context.Context, l net.Listener, want [sha256.Size]byte) (net.Conn, error) {
 	for {
-		c, err := l.Accept()
+		c, err := l.Accept() //bounded: the caller closes l when ctx ends
 		if err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
@@ -110,7 +113,7 @@ func (r *rawRing) move(n int64, limit time.Duration) error {
 	var group errgroup.Group
 	group.Go(func() error { return r.write(n) })
 	group.Go(func() error { return r.read(n) })
-	return group.Wait()
+	return group.Wait() //bounded: both connections have the deadline
 }
 
 func (r *rawRing) write(n int64) error {

@@ -39,6 +39,8 @@ type Ring interface {
 	Sent() (messages, bytes int64)
 	// Coding is what the links to the right neighbours make of coding, by level.
 	Coding() []Coding
+	// Ways says how messages reach the right neighbours, by level: through shared memory, or why not.
+	Ways() []string
 	Close() error
 }
 

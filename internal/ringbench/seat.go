@@ -179,6 +179,7 @@ func fillAll(grad []float32, replica int) {
 			return nil
 		})
 	}
+	//bounded: the members of the group only compute
 	group.Wait() // nothing here fails
 }
 
@@ -206,7 +207,7 @@ func (s *seat) timed(ctx context.Context, step uint64, work func(context.Context
 	cpu, begun := cpuTime(), time.Now()
 	exposed, err := work(ctx, step)
 	out := &reply{Took: time.Since(begun), Exposed: exposed, CPU: cpuTime() - cpu}
-	out.Coding = s.ring.Coding()
+	out.Coding, out.Ways = s.ring.Coding(), s.ring.Ways()
 	return out, err
 }
 
@@ -216,7 +217,7 @@ func (s *seat) reduce(ctx context.Context, step uint64) (exposed time.Duration, 
 	for i := range s.spec.Buckets {
 		s.start(ctx, group, step, i)
 	}
-	return 0, group.Wait()
+	return 0, group.Wait() //bounded: each bucket ends by the deadlines of the ring
 }
 
 func (s *seat) start(ctx context.Context, group *errgroup.Group, step uint64, i int) {
@@ -255,7 +256,7 @@ func (s *seat) step(ctx context.Context, step uint64) (exposed time.Duration, er
 			return s.ring.Mean(gctx, step, len(s.spec.Buckets), true, s.hosted(at, len(s.result)), s.result[at:])
 		})
 	}
-	err = group.Wait()
+	err = group.Wait() //bounded: each bucket ends by the deadlines of the ring
 	return time.Since(computed), err
 }
 
