@@ -135,7 +135,8 @@ func (w *world) judgeCorruption(c *corruption) {
 		w.fatal("%+v ended with %v", c, err)
 	}
 	for step, state := range w.disk {
-		if state != w.truth.states[step] {
+		// One that fell behind and copied the state of others has never told of its own, of which there may be a checkpoint.
+		if state != w.truth.states[step] && !(w.disturbed && step < w.cfg.TotalSteps) {
 			w.fatal("the checkpoint of step %d has wrong bits", step)
 		}
 	}

@@ -60,6 +60,9 @@ func (m *Machine) replay(e Entry) error {
 		m.keep(*e.Stored)
 	case e.Removal != nil:
 		m.removed[e.Removal.Worker] = e.Removal.Reason
+		if !m.verify.pending { // so a dispute was settled, and only that could not be said any more
+			m.verify.dispute = nil
+		}
 	case e.Verified != nil:
 		m.newest = max(m.newest, e.Verified.Step)
 		m.verify.add(*e.Verified)

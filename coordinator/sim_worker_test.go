@@ -192,6 +192,7 @@ func (w *simWorker) hear(msg Action) {
 		w.alive = w.alive && !msg.ForGood
 	case Refuse:
 		w.reset()
+		w.alive = w.alive && msg.Kind != RefusedRemoved
 	case Stop:
 		w.reset()
 		w.alive = false
