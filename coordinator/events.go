@@ -65,8 +65,8 @@ type StepReport struct {
 	Samples              []uint32      // see the control protocol
 }
 
-// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks. It follows the step's report, and none of states that are
-// given up follows an Aborted.
+// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks. It comes no earlier than the report of the step before, and
+// before any report of a plan that goes back.
 type StateHash struct {
 	Worker string
 	Step   uint64

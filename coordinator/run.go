@@ -28,6 +28,9 @@ func (m *Machine) onStepReport(w *member, r StepReport) {
 	if r.Step > w.steps {
 		m.stepDone(w, r)
 	}
+	if r.StateHash != "" && !r.Behind {
+		m.onStateHash(w, StateHash{Worker: w.name, Step: r.Step, Hash: r.StateHash})
+	}
 	m.countEvaluations()
 	m.advance()
 }

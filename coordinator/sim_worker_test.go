@@ -412,13 +412,7 @@ func (w *simWorker) commit(red *reduction, step uint64) {
 		r.StateHash = hashText(w.state)
 	}
 	w.say(r)
-	if k := w.plan.VerifyEvery; k > 0 && done%k == 0 {
-		if w.copies == nil {
-			w.copies = map[uint64]uint64{}
-		}
-		w.copies[done] = w.state
-		w.say(StateHash{w.name, done, hashText(w.state)})
-	}
+	w.copy(done)
 	if w.plan.following(w.rank) {
 		return
 	}
@@ -431,6 +425,22 @@ func (w *simWorker) commit(red *reduction, step uint64) {
 	}
 	if first == w.rank && slices.Contains(w.plan.CheckpointAfter, done) {
 		w.upload(done)
+	}
+}
+
+// copy keeps a state to go back to, and tells its hash, which may overtake the step's own report.
+func (w *simWorker) copy(step uint64) {
+	k := w.plan.VerifyEvery
+	if k == 0 || step%k != 0 {
+		return
+	}
+	if w.copies == nil {
+		w.copies = map[uint64]uint64{}
+	}
+	w.copies[step] = w.state
+	w.say(StateHash{w.name, step, hashText(w.state)})
+	if n := len(w.outbox); k > 1 && w.world.rand.IntN(4) == 0 {
+		w.outbox[n-1], w.outbox[n-2] = w.outbox[n-2], w.outbox[n-1]
 	}
 }
 

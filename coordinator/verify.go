@@ -92,10 +92,14 @@ func (v *verification) take(d Dispute) {
 	}
 }
 
-// onStateHash takes what a worker says its state is. Its report of the step came before: what tells of later steps was said before
-// all went back.
+// onStateHash takes what a worker says its state is. What tells of a step further ahead was said before all went back; the step's own report
+// may be just behind, which can be told from that only if not every step is compared.
 func (m *Machine) onStateHash(w *member, h StateHash) {
-	if m.cfg.VerifyEvery == 0 || m.disputing() || w.stale || h.Step > w.steps || h.Step%m.cfg.VerifyEvery != 0 || h.Step <= m.verify.newest().Step {
+	every, until := m.cfg.VerifyEvery, w.steps
+	if every > 1 {
+		until++
+	}
+	if every == 0 || m.disputing() || w.stale || h.Step > until || h.Step%every != 0 || h.Step <= m.verify.newest().Step {
 		return
 	}
 	told := func(o StateHash) bool { return o.Worker == h.Worker && o.Step == h.Step }
