@@ -108,12 +108,17 @@ func (m *Machine) end(e ending) {
 func (m *Machine) pause() {
 	m.enter(pausing)
 	m.tell(m.ending.kind != endInterrupted, "stopping: %s", m.cause())
+	m.askOut()
+	m.checkPausing()
+}
+
+// askOut asks the members that are in a step to leave it.
+func (m *Machine) askOut() {
 	for _, w := range m.ring() {
 		if w.aborted == nil {
 			m.emit(Pause{w.name, m.cause()})
 		}
 	}
-	m.checkPausing()
 }
 
 // outweighs says whether a finding explains the end better than the one before, or asks for more.
@@ -209,6 +214,9 @@ func (m *Machine) beginSaving() {
 
 // has says whether the member has a whole state, as far as it has told.
 func (w *member) has() bool {
+	if w.stale {
+		return false
+	}
 	if w.aborted != nil {
 		return !w.aborted.Behind
 	}

@@ -53,7 +53,7 @@ func (m *Machine) evaluationsOf(from, until uint64) ([]uint64, uint64) {
 
 // onEvalReport takes a worker's share of an evaluation, once.
 func (m *Machine) onEvalReport(w *member, r EvalReport) {
-	if m.phase != running || w.follows || !slices.Contains(m.pendingEvaluations(), r.Step) || m.share(w.name, r.Step) != nil {
+	if m.phase != running && m.phase != reattaching || w.follows || w.generation != m.plan.Generation || !slices.Contains(m.pendingEvaluations(), r.Step) || m.share(w.name, r.Step) != nil {
 		return
 	}
 	m.shares, m.moved = append(m.shares, r), m.now

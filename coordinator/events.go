@@ -65,8 +65,8 @@ type StepReport struct {
 	Samples              []uint32      // see the control protocol
 }
 
-// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks. It follows the step's report, and none of states that are
-// given up follows an Aborted.
+// StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks. It comes no earlier than the report of the step before, and
+// before any report of a plan that goes back.
 type StateHash struct {
 	Worker string
 	Step   uint64
@@ -306,7 +306,9 @@ type Load struct {
 }
 
 // Drop removes the checkpoints of steps after Step: they hold bits that were found to be wrong.
-type Drop struct{ Step uint64 }
+type Drop struct {
+	Step uint64 `json:"step"`
+}
 
 // Entry is a decision, as the journal keeps it. Exactly one field is set.
 type Entry struct {
@@ -319,6 +321,7 @@ type Entry struct {
 	Over       *OverEntry     `json:"over,omitempty"`
 	Reference  *Reference     `json:"reference,omitempty"`
 	Dispute    *Dispute       `json:"dispute,omitempty"` // see there; settled if it has no claims
+	Drop       *Drop          `json:"drop,omitempty"`    // without a plan that goes back in memory; such a plan drops them too
 }
 
 // EpochEntry opens each coordinator's part of a journal.

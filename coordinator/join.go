@@ -112,9 +112,10 @@ func (m *Machine) onReady(w *member, r Ready) {
 	}
 }
 
-// enough is how many workers training begins with. A run that has begun once is in a hurry; but to decide who was wrong takes two.
+// enough is how many workers training begins with. A run that has begun once is in a hurry; but to decide who was wrong takes two, who are
+// worth a short wait.
 func (m *Machine) enough() int {
-	if m.verify.dispute != nil {
+	if m.verify.dispute != nil && m.now-m.since <= m.cfg.ReattachFirst {
 		return min(2, m.cfg.Replicas)
 	}
 	if m.plan.Sequence > 0 {
@@ -184,6 +185,10 @@ func (m *Machine) refuse(w *member, kind Refusal, reason string) {
 
 // checkGathering ends a run whose workers do not come.
 func (m *Machine) checkGathering() {
+	if m.countReady() >= m.enough() {
+		m.begin()
+		return
+	}
 	if m.now-m.since <= m.cfg.JoinTimeout {
 		return
 	}

@@ -38,7 +38,7 @@ type Machine struct {
 	cfg      Config
 	phase    phase
 	opened   bool          // the first event was taken
-	redrop   bool          // checkpoints that a restored plan gave up may be there still
+	redrop   *Drop         // may not have been carried out
 	returned bool          // a worker has come back after a restart
 	highest  uint64        // generation that a worker has told of
 	now      time.Duration // sum of ticks

@@ -23,11 +23,13 @@ type member struct {
 	follows    bool   // hosts nothing in that plan
 	hosts      int    // replicas in that plan
 	behind     bool   // does not hold the state of steps
+	stale      bool   // as far as is known its state is one that all others have gone back from
 	base       uint64 // of a follower: step of the state that it fetches
 	hostSince  uint64 // first step of the plans that it hosts replicas in, without a break
 	steps      uint64 // newest committed step reported; of a follower that is behind, kept
 	last       bool   // the window ended for it after steps
 	hash       string // of the state then
+	told       uint64 // newest verified step that it was told of: then it may forget those before
 	traffic    *Traffic
 	aborted    *Aborted
 	attached   *Attachment // as it came back after a restart

@@ -136,9 +136,11 @@ func (m *Machine) publish(seats []seat, from uint64, anew bool) {
 		m.emit(Drop{p.FirstStep})
 	}
 	m.emit(Publish{p})
+	m.tellVerified()
 	for _, w := range leaving {
 		m.dismiss(w)
 	}
+	m.compareAll()
 }
 
 // seat gives a new generation its ring and the assignment.
@@ -247,6 +249,7 @@ func (m *Machine) install(p Plan, seats []seat) (leaving []*member) {
 		if !s.follows && (fresh || w.follows || late) {
 			w.hostSince = p.FirstStep
 		}
+		w.stale = p.Restore && slices.Contains(p.Behind, i)
 		w.in, w.follows, w.behind, w.generation = true, s.follows, s.follows, p.Generation
 		w.steps, w.last, w.hash, w.aborted, w.traffic = p.FirstStep, p.FirstStep == p.UntilStep, "", nil, nil
 		for _, f := range p.Followers {
@@ -287,7 +290,10 @@ func (m *Machine) adopt(p Plan) {
 	m.plan, m.shares, m.counted = p, nil, 0
 	if p.Restore {
 		m.forget(p.FirstStep)
-		m.verify.since = p.Generation
+		for _, w := range m.members {
+			w.told = min(w.told, p.FirstStep)
+		}
+		m.verify.since, m.verify.backTo = p.Generation, p.FirstStep
 	}
 	m.rewind(p.FirstStep)
 }

@@ -21,10 +21,15 @@ const (
 
 // onAborted hears that a member is out of its step: because it was asked to, or because something failed.
 func (m *Machine) onAborted(w *member, a Aborted) {
-	if m.phase != running && m.phase != pausing || w.aborted != nil || a.Generation != w.generation || a.Step > m.cfg.TotalSteps {
+	if !m.listening() || w.aborted != nil || a.Generation != w.generation || a.Step > m.cfg.TotalSteps {
 		return
 	}
 	w.aborted = &a
+	m.explain(w, a)
+}
+
+// explain looks at why a member has left its step. While others have yet to come back to a new coordinator, most of it can wait.
+func (m *Machine) explain(w *member, a Aborted) {
 	switch a.Cause {
 	case CauseNonFinite:
 		m.end(ending{kind: endNonFinite, worker: w.name, how: a.Reason, step: a.Step, detail: a.Peer == w.name})
@@ -48,12 +53,22 @@ func (m *Machine) regroup() {
 	}
 	m.judgeBlames()
 	if m.ending.kind == endDispute {
-		m.rollBack()
+		m.rollBack(m.ending.step)
 		return
 	}
 	from, held := m.newestHeld()
+	if !held && slices.ContainsFunc(m.ring(), func(w *member) bool { return w.stale }) {
+		m.rollBack(m.verify.backTo) // none of those who had gone back is left
+		return
+	}
 	if !held {
 		m.allLost()
+		return
+	}
+	for _, w := range m.ring() {
+		w.behind = w.behind || w.stale
+	}
+	if !m.sameHashes(from) {
 		return
 	}
 	m.tell(true, "generation %d is over: %s; going on from step %d", m.plan.Generation, m.cause(), from)
@@ -63,7 +78,7 @@ func (m *Machine) regroup() {
 // newestHeld is the newest committed step whose state a member holds.
 func (m *Machine) newestHeld() (step uint64, held bool) {
 	for _, w := range m.ring() {
-		if w.holds() {
+		if w.holds() && !w.stale {
 			step, held = max(step, w.steps), true
 		}
 	}
@@ -167,7 +182,7 @@ func (m *Machine) gather() {
 	m.rewind(c.Step)
 	m.newest, m.meter.step = c.Step, c.Step
 	m.verify.begunAgain()
-	m.verify.since = m.plan.Generation + 1
+	m.verify.since, m.verify.backTo = m.plan.Generation+1, c.Step
 	if m.verify.newest().Step != c.Step {
 		m.verify.add(VerifiedEntry{Step: c.Step})
 	}

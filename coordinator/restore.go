@@ -12,8 +12,8 @@ func (m *Machine) open() {
 	m.opened = true
 	c := m.checkpoint()
 	m.record(Entry{Epoch: &EpochEntry{Epoch: m.cfg.Epoch, Run: m.cfg.Run, FirstStep: c.Step, Version: m.cfg.Version, Path: c.Path, Schedule: m.scheduleState(c.Step)}})
-	if m.redrop {
-		m.emit(Drop{m.plan.FirstStep}) // it may not have come to that
+	if m.redrop != nil {
+		m.emit(*m.redrop) // it may not have come to that
 	}
 }
 
@@ -56,10 +56,13 @@ func (m *Machine) replay(e Entry) error {
 		}
 	case e.Stored != nil:
 		m.newest = max(m.newest, e.Stored.Step)
-		m.redrop = false
+		m.redrop = nil
 		m.keep(*e.Stored)
 	case e.Removal != nil:
 		m.removed[e.Removal.Worker] = e.Removal.Reason
+		if !m.verify.pending { // so a dispute was settled, and only that could not be said any more
+			m.verify.dispute = nil
+		}
 	case e.Verified != nil:
 		m.newest = max(m.newest, e.Verified.Step)
 		m.verify.add(*e.Verified)
@@ -69,7 +72,10 @@ func (m *Machine) replay(e Entry) error {
 		m.verify.take(*e.Dispute)
 	case e.Over != nil:
 		m.plan = Plan{Generation: m.plan.Generation, Sequence: m.plan.Sequence}
-		m.redrop = false
+	case e.Drop != nil:
+		m.forget(e.Drop.Step)
+		m.verify.since, m.verify.backTo = m.plan.Generation+1, e.Drop.Step
+		m.redrop = e.Drop
 	}
 	return nil
 }
@@ -97,7 +103,9 @@ func (m *Machine) replayPlan(p Plan) error {
 	}
 	m.adopt(p)
 	m.newest, m.meter.step = p.FirstStep, p.FirstStep
-	m.redrop = p.Restore
+	if p.Restore {
+		m.redrop = &Drop{p.FirstStep}
+	}
 	m.verify.begunAgain()
 	return nil
 }
@@ -123,7 +131,8 @@ func (m *Machine) comesBack(w *member, h Hello) bool {
 			w.base = f.Base
 		}
 	}
-	if !a.Behind {
+	w.stale = a.Generation < m.verify.since || m.plan.Restore && slices.Contains(m.plan.Behind, at)
+	if !a.Behind && !w.stale {
 		m.newest = max(m.newest, a.Step)
 	}
 	if !m.returned {
@@ -152,6 +161,7 @@ func (m *Machine) checkReattaching() {
 		m.unsettled = true
 		m.tell(false, "all workers are back, and training goes on")
 		m.countEvaluations()
+		m.compareAll()
 		m.advance()
 		return
 	}
@@ -163,15 +173,20 @@ func (m *Machine) checkReattaching() {
 		}
 	}
 	if d := m.verify.dispute; m.verify.pending {
-		e.kind, e.step, e.distrust = endDispute, d.Step, true
+		e.kind, e.step, e.what, e.distrust = endDispute, d.before(), d.String(), true
 	}
 	m.ending = e
 	m.pause()
+	for _, w := range ring {
+		if w.aborted != nil && !w.gone {
+			m.explain(w, *w.aborted)
+		}
+	}
 }
 
 // allRunning says whether the members still work on the newest plan, and it is not one of a run that was to be longer.
 func (m *Machine) allRunning(ring []*member) bool {
 	return m.plan.UntilStep <= m.cfg.TotalSteps && !slices.ContainsFunc(ring, func(w *member) bool {
-		return !w.attached.Running || w.attached.Generation != m.plan.Generation || w.attached.Sequence != m.plan.Sequence
+		return !w.attached.Running || w.aborted != nil || w.attached.Generation != m.plan.Generation || w.attached.Sequence != m.plan.Sequence
 	})
 }

@@ -12,7 +12,11 @@ func cmpNames(a, b *member) int { return strings.Compare(a.name, b.name) }
 
 // onStepReport takes note of a committed step. Repeated reports and those of another generation are ignored.
 func (m *Machine) onStepReport(w *member, r StepReport) {
-	if m.phase != running && m.phase != pausing || r.Generation != w.generation || w.aborted != nil || r.Step > m.plan.UntilStep || r.Step < w.steps {
+	if !m.listening() || r.Generation != w.generation || w.generation != m.plan.Generation || w.aborted != nil || r.Step > m.plan.UntilStep {
+		return
+	}
+	w.stale = false
+	if r.Step < w.steps {
 		return
 	}
 	if w.follows && !r.Behind && w.behind {
@@ -24,8 +28,16 @@ func (m *Machine) onStepReport(w *member, r StepReport) {
 	if r.Step > w.steps {
 		m.stepDone(w, r)
 	}
+	if r.StateHash != "" && !r.Behind {
+		m.onStateHash(w, StateHash{Worker: w.name, Step: r.Step, Hash: r.StateHash})
+	}
 	m.countEvaluations()
 	m.advance()
+}
+
+// listening says whether members' reports of the newest plan count: also while some have yet to come back to a new coordinator.
+func (m *Machine) listening() bool {
+	return m.phase == running || m.phase == pausing || m.phase == reattaching
 }
 
 // stepDone counts a step that a member has committed.

@@ -29,6 +29,9 @@ type world struct {
 	jobs        []job
 	down        bool // no coordinator is there
 	corrupt     bool // a worker computes wrongly
+	spread      bool // wrong statistics were copied from it
+	lone        bool // a host was without another that it could be compared with
+	disturbed   bool // other things fail too
 	interrupted bool
 	closed      bool                                                // as the journal tells
 	published   uint64                                              // generation of the newest plan
@@ -60,7 +63,7 @@ func undisturbed(cfg Config) reference {
 	s := cfg.Schedule.clone()
 	probe := &Machine{cfg: cfg}
 	probe.cfg.Schedule = s
-	states := []uint64{mix(1)}
+	states := []uint64{mix(1) &^ statistics}
 	for step := uint64(0); step < cfg.TotalSteps; step++ {
 		state, sum := states[step], uint64(0)
 		for r := range cfg.Replicas {
@@ -123,23 +126,14 @@ func (w *world) start() {
 	w.step(Tick{w.now})
 }
 
-// fall ends the coordinator's process: what is on its way from or to it is lost, but for workers' reports, which wait.
+// fall ends the coordinator's process: what is on its way from or to it is lost. Workers say again what they have said since the newest plan.
 func (w *world) fall() {
 	w.down, w.uploads, w.jobs, w.cutAt = true, nil, nil, -1
 	w.audit.stopped = map[string]bool{}
 	for _, o := range w.sorted() {
 		o.conn, o.bound, o.inbox = 0, false, nil
-		o.outbox = slices.DeleteFunc(o.outbox, func(ev Event) bool {
-			switch ev.(type) {
-			case StepReport, EvalReport, StateHash, Audit, CaughtUp:
-				return w.rand.IntN(8) == 0 && !isLast(ev) // the queue is bounded
-			}
-			return true
-		})
 	}
 }
-
-func isLast(ev Event) bool { r, ok := ev.(StepReport); return ok && r.Last }
 
 func (w *world) sorted() []*simWorker {
 	var all []*simWorker
@@ -160,6 +154,8 @@ func (w *world) step(ev Event) {
 		w.t.Fatalf("the same events gave other actions:\n%s\n%s", want, got)
 	}
 	w.note("%T%+v", ev, ev)
+	hosts := slices.DeleteFunc(w.m.ring(), func(o *member) bool { return o.hosts == 0 })
+	w.lone = w.lone || w.m.plan.Sequence > 0 && len(hosts) < 2 && w.m.phase != gathering && w.m.phase != reattaching
 	for _, a := range actions {
 		if w.cutAt == 0 {
 			w.note("-- the coordinator dies")
@@ -195,7 +191,7 @@ func (w *world) fatal(format string, args ...any) {
 	for _, o := range w.sorted() {
 		w.note("%v inbox=%d outbox=%d conn=%d", o, len(o.inbox), len(o.outbox), o.conn)
 	}
-	w.t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(w.log[max(0, len(w.log)-120):], "\n"))
+	w.t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(w.log[max(0, len(w.log)-400):], "\n"))
 }
 
 // tell puts an action into a worker's inbox.
@@ -270,6 +266,9 @@ func (w *world) ringOf(p Plan) *simRing {
 	}
 	return r
 }
+
+// copied notes what state a worker got from elsewhere.
+func (w *world) copied(state uint64) { w.spread = w.spread || state&statistics != 0 }
 
 func (w *world) ring(p *Plan) *simRing { return w.rings[p.Generation] }
 

@@ -40,6 +40,7 @@ type simWorker struct {
 
 	inbox  []Action
 	outbox []Event
+	said   []Event // since the newest plan
 }
 
 type keptStep struct {
@@ -77,13 +78,20 @@ func hashText(state uint64) string { return strconv.FormatUint(state, 16) }
 
 const simImages = 60 // in the validation set
 
+// statistics is the part of a state that no gradient depends on, as running variances are: wrong ones spread only when they are copied.
+const statistics = 1 << 63
+
 // right says whether the network with that state gets an image right.
-func right(state uint64, image int) bool { return mix(state, uint64(image), 99)%3 == 0 }
+func right(state uint64, image int) bool { return mix(state&^statistics, uint64(image), 99)%3 == 0 }
 
 // apply is the step that all take: the sum of all replicas' gradients, at a learning rate.
-func apply(state, sum uint64, lr float64) uint64 { return mix(state, sum, uint64(lr*1e9)) }
+func apply(state, sum uint64, lr float64) uint64 {
+	return mix(state&^statistics, sum, uint64(lr*1e9))&^statistics | state&statistics
+}
 
-func gradient(state, step uint64, replica int) uint64 { return mix(state, step, uint64(replica), 7) }
+func gradient(state, step uint64, replica int) uint64 {
+	return mix(state&^statistics, step, uint64(replica), 7)
+}
 
 // count is the number of steps that the worker has committed, or kept.
 func (w *simWorker) count() uint64 {
@@ -107,7 +115,7 @@ func (w *simWorker) act() {
 		w.hear(msg)
 	case len(w.outbox) > 0 && w.bound && r.IntN(2) == 0:
 		ev := w.outbox[0]
-		w.outbox = w.outbox[1:]
+		w.outbox, w.said = w.outbox[1:], append(w.said, ev)
 		w.world.step(ev)
 	default:
 		w.work()
@@ -155,6 +163,7 @@ func (w *simWorker) hear(msg Action) {
 	case Welcome:
 		w.epoch = msg.Epoch
 		if msg.Reattached {
+			w.outbox, w.said = append(w.said, w.outbox...), nil
 			return
 		}
 		conn, bound, inbox := w.conn, w.bound, w.inbox
@@ -162,6 +171,7 @@ func (w *simWorker) hear(msg Action) {
 		w.conn, w.bound, w.inbox = conn, bound, inbox
 		if msg.PullState {
 			w.has, w.step, w.state = true, w.world.loaded.step, w.world.loaded.state
+			w.world.copied(w.state)
 		}
 		w.say(w.ready())
 	case Publish:
@@ -182,6 +192,7 @@ func (w *simWorker) hear(msg Action) {
 		w.alive = w.alive && !msg.ForGood
 	case Refuse:
 		w.reset()
+		w.alive = w.alive && msg.Kind != RefusedRemoved
 	case Stop:
 		w.reset()
 		w.alive = false
@@ -207,6 +218,7 @@ func (w *simWorker) abort(cause Cause, peer string) {
 
 // begin takes a plan.
 func (w *simWorker) begin(p Plan) {
+	w.said = nil
 	old, fetched := w.plan, !w.fetching
 	w.fetching = false
 	w.plan, w.rank = &p, slices.IndexFunc(p.Ring, func(m Member) bool { return m.Worker == w.name })
@@ -288,6 +300,7 @@ func (w *simWorker) fetch() {
 			continue
 		}
 		w.has, w.step, w.state = true, want, state
+		w.world.copied(state)
 		if w.fetching {
 			w.fetching = false
 			w.serve()
@@ -399,13 +412,7 @@ func (w *simWorker) commit(red *reduction, step uint64) {
 		r.StateHash = hashText(w.state)
 	}
 	w.say(r)
-	if k := w.plan.VerifyEvery; k > 0 && done%k == 0 {
-		if w.copies == nil {
-			w.copies = map[uint64]uint64{}
-		}
-		w.copies[done] = w.state
-		w.say(StateHash{w.name, done, hashText(w.state)})
-	}
+	w.copy(done)
 	if w.plan.following(w.rank) {
 		return
 	}
@@ -418,6 +425,22 @@ func (w *simWorker) commit(red *reduction, step uint64) {
 	}
 	if first == w.rank && slices.Contains(w.plan.CheckpointAfter, done) {
 		w.upload(done)
+	}
+}
+
+// copy keeps a state to go back to, and tells its hash, which may overtake the step's own report.
+func (w *simWorker) copy(step uint64) {
+	k := w.plan.VerifyEvery
+	if k == 0 || step%k != 0 {
+		return
+	}
+	if w.copies == nil {
+		w.copies = map[uint64]uint64{}
+	}
+	w.copies[step] = w.state
+	w.say(StateHash{w.name, step, hashText(w.state)})
+	if n := len(w.outbox); k > 1 && w.world.rand.IntN(4) == 0 {
+		w.outbox[n-1], w.outbox[n-2] = w.outbox[n-2], w.outbox[n-1]
 	}
 }
 

@@ -14,7 +14,8 @@ type verification struct {
 	doubts   []Dispute       // audits that differ, of steps from states that are not verified yet: those may differ themselves
 	dispute  *Dispute        // the newest that was not settled
 	pending  bool            // the dispute is newer than the newest plan
-	since    uint64          // generation of the newest plan that went back: states of earlier ones are not trusted
+	since    uint64          // generation of the newest plan that went back: states of earlier ones are not trusted,
+	backTo   uint64          // if they are of later steps than this
 	restores bool            // the plan to come goes back to a verified state
 }
 
@@ -68,6 +69,14 @@ func (d *Dispute) String() string {
 	return text
 }
 
+// before is the newest step whose state the dispute leaves alone.
+func (d *Dispute) before() uint64 {
+	if d.Audit || d.Step == 0 {
+		return d.Step
+	}
+	return d.Step - 1
+}
+
 func (d *Dispute) split() (workers, values []string) {
 	for _, c := range d.Claims {
 		workers, values = append(workers, c.Worker), append(values, c.Value)
@@ -83,10 +92,14 @@ func (v *verification) take(d Dispute) {
 	}
 }
 
-// onStateHash takes what a worker says its state is. Its report of the step came before: what tells of later steps was said before
-// all went back.
+// onStateHash takes what a worker says its state is. What tells of a step further ahead was said before all went back; the step's own report
+// may be just behind, which can be told from that only if not every step is compared.
 func (m *Machine) onStateHash(w *member, h StateHash) {
-	if m.cfg.VerifyEvery == 0 || m.disputing() || h.Step > w.steps || h.Step%m.cfg.VerifyEvery != 0 || h.Step <= m.verify.newest().Step {
+	every, until := m.cfg.VerifyEvery, w.steps
+	if every > 1 {
+		until++
+	}
+	if every == 0 || m.disputing() || w.stale || h.Step > until || h.Step%every != 0 || h.Step <= m.verify.newest().Step {
 		return
 	}
 	told := func(o StateHash) bool { return o.Worker == h.Worker && o.Step == h.Step }
@@ -94,27 +107,47 @@ func (m *Machine) onStateHash(w *member, h StateHash) {
 		return
 	}
 	m.verify.hashes = append(m.verify.hashes, h)
-	m.compareHashes(h.Step)
+	if m.phase != reattaching {
+		m.compareHashes(h.Step)
+	}
 }
 
 // disputing says whether what is told now may be of states that are to be given up.
 func (m *Machine) disputing() bool {
-	return m.phase != running && (m.phase != pausing || m.ending.distrust)
+	return !m.listening() || m.verify.pending || m.phase == pausing && m.ending.distrust
 }
 
-// compareHashes compares the members' states after a step, once all that were hosts then have told.
+// compareAll compares what could not be compared before: somebody who was waited for has gone or come.
+func (m *Machine) compareAll() {
+	var steps []uint64
+	for _, h := range m.verify.hashes {
+		steps = append(steps, h.Step)
+	}
+	slices.Sort(steps)
+	for _, step := range slices.Compact(steps) {
+		if m.phase == running {
+			m.compareHashes(step)
+		}
+	}
+}
+
+// compareHashes compares the states after a step, once all members that were hosts then have told. The word of one that has gone since
+// counts too.
 func (m *Machine) compareHashes(step uint64) {
-	d := Dispute{Step: step}
+	d := m.claims(step)
 	for _, w := range m.ring() {
-		i := slices.IndexFunc(m.verify.hashes, func(h StateHash) bool { return h.Worker == w.name && h.Step == step })
-		if i >= 0 {
-			d.Claims = append(d.Claims, Claim{w.name, m.verify.hashes[i].Hash})
-		} else if !w.follows && w.hostSince < step {
+		told := slices.ContainsFunc(d.Claims, func(c Claim) bool { return c.Worker == w.name })
+		if !told && !w.follows && w.hostSince < step {
 			return
 		}
 	}
 	if len(d.Claims) == 0 {
 		return
+	}
+	for _, h := range m.verify.hashes { // of some step before not all may have told, but some have
+		if before := m.claims(h.Step); h.Step < d.Step && !before.agreed() {
+			d = before
+		}
 	}
 	if !d.agreed() {
 		m.differ(d)
@@ -127,12 +160,37 @@ func (m *Machine) compareHashes(step uint64) {
 	m.record(Entry{Verified: &v})
 	m.verify.add(v)
 	m.verify.hashes = slices.DeleteFunc(m.verify.hashes, func(h StateHash) bool { return h.Step <= step })
-	for _, w := range m.ring() {
-		m.emit(Verified{w.name, step})
-	}
+	m.tellVerified()
 	m.prune()
 	m.settle(d)
 	m.doubted(step + 1)
+}
+
+// tellVerified tells the members which state to keep; those who have left their step have said what they have, and hear of it with the
+// next generation.
+func (m *Machine) tellVerified() {
+	step := m.verify.newest().Step
+	if m.cfg.VerifyEvery == 0 {
+		return
+	}
+	for _, w := range m.ring() {
+		if w.aborted == nil && !w.behind && step > w.told {
+			w.told = step
+			m.emit(Verified{w.name, step})
+		}
+	}
+}
+
+// claims collects what was told of the state after a step.
+func (m *Machine) claims(step uint64) Dispute {
+	d := Dispute{Step: step}
+	for _, h := range m.verify.hashes {
+		if h.Step == step {
+			d.Claims = append(d.Claims, Claim{h.Worker, h.Hash})
+		}
+	}
+	slices.SortFunc(d.Claims, func(a, b Claim) int { return strings.Compare(a.Worker, b.Worker) })
+	return d
 }
 
 // doubted takes up an audit of an earlier step than the given one that has waited for its state's hashes. It says whether there was one.
@@ -187,10 +245,10 @@ func (m *Machine) onAudit(w *member, a Audit) {
 // differs too, the run ends.
 func (m *Machine) differ(d Dispute) {
 	workers, values := d.split()
-	e := ending{kind: endDispute, step: d.Step, workers: workers, hashes: values, what: d.String(), distrust: true}
+	e := ending{kind: endDispute, step: d.before(), workers: workers, hashes: values, what: d.String(), distrust: true}
 	odd := outvoted(workers, values)
 	if m.cfg.VerifyEvery == 0 || len(odd) == 0 && m.verify.dispute != nil {
-		e.kind = endMismatch
+		e.kind, e.step = endMismatch, d.Step
 		m.end(e)
 		return
 	}
@@ -198,13 +256,30 @@ func (m *Machine) differ(d Dispute) {
 	m.tell(true, "%s", d.String())
 	m.record(Entry{Dispute: &d})
 	m.verify.take(d)
-	m.end(e)
 	for _, name := range odd {
 		m.condemn(name, fmt.Sprintf("outvoted, %s; check that machine's memory and processor", d.String()))
+	}
+	m.goBack(e, odd)
+}
+
+// goBack asks all out of their step, on the way to a verified state; who was outvoted does not come along.
+func (m *Machine) goBack(e ending, odd []string) {
+	fresh := m.phase == running
+	if !fresh && !e.outweighs(m.ending) {
+		return
+	}
+	m.ending = e
+	if fresh {
+		m.enter(pausing)
+		m.tell(true, "stopping: %s", m.cause())
 	}
 	for _, name := range odd {
 		m.expel(name)
 	}
+	if fresh && m.phase == pausing {
+		m.askOut()
+	}
+	m.checkPausing()
 }
 
 // condemn journals that a worker may not come back.
@@ -271,15 +346,15 @@ func (m *Machine) closeDispute() {
 
 // rollBack goes back to the newest verified state that a member has kept, once all are out of their step. Without one, everybody
 // begins again from a checkpoint that is no newer than a verified state.
-func (m *Machine) rollBack() {
+func (m *Machine) rollBack(disputed uint64) {
 	var back *VerifiedEntry
 	for i, v := range m.verify.verified {
-		if v.Step <= m.ending.step && slices.ContainsFunc(m.ring(), func(w *member) bool { return w.kept(v.Step) }) {
+		if v.Step <= disputed && slices.ContainsFunc(m.ring(), func(w *member) bool { return w.kept(v.Step) }) {
 			back = &m.verify.verified[i]
 		}
 	}
 	if back == nil {
-		m.dropUntrusted(m.ending.step)
+		m.dropUntrusted(disputed)
 		m.allLost()
 		return
 	}
@@ -306,13 +381,15 @@ func (m *Machine) dropUntrusted(disputed uint64) {
 			at = max(at, v.Step)
 		}
 	}
+	m.record(Entry{Drop: &Drop{at}})
 	m.forget(at)
 	m.emit(Drop{at})
 }
 
-// kept says whether the member could go back to the state of that step.
+// kept says whether the member could go back to the state of that step: a newer one may have taken its place since.
 func (w *member) kept(step uint64) bool {
-	return w.aborted != nil && !w.behind && slices.Contains(w.aborted.Kept, step)
+	has := func(step uint64) bool { return w.aborted != nil && slices.Contains(w.aborted.Kept, step) }
+	return !w.behind && has(step) && !(w.told > step && has(w.told))
 }
 
 // forget drops what was found of states after a step that all go back to.
@@ -327,11 +404,12 @@ func (m *Machine) forget(step uint64) {
 	}
 }
 
-// sameHashes compares the states at the window's end.
+// sameHashes compares the states of those who have come to the window's end. It says whether what follows is still the caller's to decide.
 func (m *Machine) sameHashes(at uint64) bool {
+	before := m.phase
 	d := Dispute{Step: at}
 	for _, w := range m.ring() {
-		if w.hash != "" && !w.behind {
+		if w.hash != "" && w.steps == at && !w.behind {
 			d.Claims = append(d.Claims, Claim{w.name, w.hash})
 		}
 	}
@@ -344,5 +422,5 @@ func (m *Machine) sameHashes(at uint64) bool {
 	}
 	m.hash, m.hashStep = d.Claims[0].Value, at
 	m.settle(d)
-	return m.phase == running // one who was found to have been wrong is no longer there
+	return m.phase == before // one who was found to have been wrong is no longer there
 }

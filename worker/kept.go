@@ -42,7 +42,10 @@ func (k *keptStates) agree(step uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	at := slices.IndexFunc(k.states, func(s *snapshot.Snapshot) bool { return s.Step == step })
-	if at < 0 {
+	if at < 0 { // there was no room for it; what has never been agreed on in between would hold the room for ever
+		if len(k.states) == 2 && k.states[1].Step < step {
+			k.free, k.states = k.states[1], k.states[:1]
+		}
 		return
 	}
 	if at > 0 {
