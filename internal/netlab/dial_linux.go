@@ -26,7 +26,7 @@ func newDialer() *dialer {
 	go func() { // until close
 		defer close(d.done)
 		runtime.LockOSThread()
-		for f := range d.work {
+		for f := range d.work { //bounded: close closes the channel, or the process ends
 			f()
 		}
 	}()
@@ -36,7 +36,7 @@ func newDialer() *dialer {
 // close waits for the thread's end. May be called twice, but not beside dial.
 func (d *dialer) close() {
 	d.once.Do(func() { close(d.work) })
-	<-d.done
+	<-d.done //bounded: the thread ends once the channel is closed and its last dial, which has a context, is over
 }
 
 // dial connects to an IP address and port.
@@ -51,6 +51,7 @@ func (d *dialer) dial(ctx context.Context, namespace, address string) (conn net.
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	//bounded: dialIn ends with ctx
 	<-done // ends with ctx
 	return conn, err
 }
