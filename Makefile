@@ -36,8 +36,9 @@ generate: ## regenerate what is generated: protocol buffers, assembly, the built
 fuzz: ## every fuzz target for 20 s
 	.ci/fuzz 20s
 
-soak: ## slow checks: the same bits over many runs, workers killed at random
+soak: ## slow checks: 200 faults of every kind over many runs, each with the bits and the samples of the undisturbed one; all kinds need root, on Linux; hours
 	.ci/chaos 20
+	go run ./cmd/lockstep soak --faults 200 --each 10
 
 bench: ## the engine on this machine
 	go run ./cmd/lockstep bench engine

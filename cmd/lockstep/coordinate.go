@@ -20,6 +20,7 @@ import (
 	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/coordinator"
 	"github.com/lockstep-ml/lockstep/coordinator/server"
+	"github.com/lockstep-ml/lockstep/internal/chaos"
 	"github.com/lockstep-ml/lockstep/internal/gossip"
 	"github.com/lockstep-ml/lockstep/internal/ledger"
 	"github.com/lockstep-ml/lockstep/internal/telemetry"
@@ -258,6 +259,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	if o.sec.identity != nil {
 		cfg.TLS = o.sec.identity.Server()
 	}
+	cfg.Offset = clockOffset(os.Getenv(chaos.ClockVariable))
 	cfg.StepReported = func(r coordinator.StepReport) {
 		row := ledger.Row{Step: r.Step, Generation: r.Generation, Images: r.Images}
 		copy(row.Sums[:], r.Samples)

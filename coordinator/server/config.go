@@ -64,6 +64,8 @@ type Config struct {
 	Journal Journal
 	// History is what earlier coordinators of the run have decided.
 	History []coordinator.Entry
+	// Offset is what the clock is off by, for tests of a clock that jumps; nil for a clock to be trusted.
+	Offset func() time.Duration
 	// Gossip brings hints about workers' liveness; may be nil.
 	Gossip <-chan gossip.Event
 	// Progress is called after every step and when something happens. It, Evaluated, StepReported and StepObserver are called by the goroutine

@@ -182,12 +182,12 @@ func (s *Server) loop(ctx context.Context, served <-chan error) (Result, error) 
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	gossiped := s.cfg.Gossip
-	s.feed(ctx, coordinator.Tick{Now: time.Now()})
+	s.feed(ctx, coordinator.Tick{Now: s.clock(time.Now())})
 	for {
 		var ev coordinator.Event
 		select {
 		case now := <-ticker.C:
-			ev = coordinator.Tick{Now: now}
+			ev = coordinator.Tick{Now: s.clock(now)}
 		case ev = <-s.events:
 		case g, ok := <-gossiped:
 			if !ok {
@@ -206,6 +206,14 @@ func (s *Server) loop(ctx context.Context, served <-chan error) (Result, error) 
 			return fin.Result, fin.Err
 		}
 	}
+}
+
+// clock is what the machine is told to be the time.
+func (s *Server) clock(now time.Time) time.Time {
+	if s.cfg.Offset == nil {
+		return now
+	}
+	return now.Round(0).Add(s.cfg.Offset()) // without the monotonic reading, which no jump would show in
 }
 
 // post hands an event to the machine, unless the run is over.

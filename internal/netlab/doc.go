@@ -13,6 +13,9 @@
 //   - it has not: the nodes' interfaces are TUN devices, and this process carries the packets from one to the other, each so much later. TCP sees the
 //     delay as it would a real one; carrying takes processor time, which a fast link shows.
 //
+// With Impairable it is always this process that carries the packets, and Impair can cut a node off, lose, delay or slow down what it sends and gets,
+// while connections are open and without a word to them.
+//
 // Nodes have a second interface without a limit, for what drives the benchmark; the hub, a namespace of its own, is on that one only. Nothing is
 // set up outside of these namespaces, and Close deletes them.
 package netlab

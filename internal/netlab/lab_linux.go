@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -18,6 +19,7 @@ type Lab struct {
 	made   []string // namespaces
 	method string
 	relay  *relay
+	dialer *dialer
 }
 
 // commandLimit bounds one call of ip or tc.
@@ -42,7 +44,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if err := errors.Join(cfg.Validate(), Missing()); err != nil {
 		return nil, err
 	}
-	l := &Lab{cfg: cfg, prefix: "lockstep-" + strconv.Itoa(os.Getpid()) + "-"}
+	l := &Lab{cfg: cfg, prefix: "lockstep-" + strconv.Itoa(os.Getpid()) + "-", dialer: newDialer()}
 	if err := l.make(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -98,7 +100,10 @@ func (l *Lab) make(ctx context.Context) error {
 			return err
 		}
 	}
-	if l.method == MethodTUN {
+	if l.cfg.Impairable {
+		l.method = MethodRelay
+	}
+	if l.carries() {
 		var err error
 		if l.relay, err = newRelay(l); err != nil {
 			return err
@@ -114,11 +119,31 @@ func (l *Lab) make(ctx context.Context) error {
 			return err
 		}
 	}
-	if l.method == MethodTUN {
+	if l.carries() {
 		l.relay.start()
 		return nil
 	}
 	return run(ctx, "ip -n %s link set data up", l.hub())
+}
+
+// carries says whether this process carries the packets.
+func (l *Lab) carries() bool { return l.method == MethodTUN || l.method == MethodRelay }
+
+// Impair sets what goes wrong on a node's link from now on. Only a lab that is Impairable can.
+func (l *Lab) Impair(node int, i Impairment) error {
+	if err := i.Validate(); err != nil {
+		return err
+	}
+	if !l.cfg.Impairable || node < 0 || node >= l.cfg.Nodes {
+		return fmt.Errorf("node %d of %d cannot be impaired, in a lab whose links are %s", node, l.cfg.Nodes, l.method)
+	}
+	l.relay.ends[node].impairment.Store(&i)
+	return nil
+}
+
+// Dial connects from within a node's namespace.
+func (l *Lab) Dial(ctx context.Context, node int, address string) (net.Conn, error) {
+	return l.dialer.dial(ctx, l.node(node), address)
 }
 
 // namespaces makes the namespaces and the control network.
@@ -151,7 +176,7 @@ func (l *Lab) join(ctx context.Context, i int) error {
 	if err := l.pair(ctx, i, "control"); err != nil {
 		return err
 	}
-	if l.method != MethodTUN {
+	if !l.carries() {
 		if err := l.pair(ctx, i, "data"); err != nil {
 			return err
 		}
@@ -198,6 +223,7 @@ func (l *Lab) shape(ns string) []string {
 // Close ends whatever still runs in the lab's interfaces and deletes it. May be called twice.
 func (l *Lab) Close() error {
 	var errs []error
+	l.dialer.close()
 	if l.relay != nil {
 		errs = append(errs, l.relay.close())
 		l.relay = nil

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// role is the variable that turns this test binary into an end of a TCP connection: "serve ADDRESS BYTES" or "dial ADDRESS BYTES".
+// role is the variable that turns this test binary into an end of a TCP connection: "serve ADDRESS BYTES", "dial ADDRESS BYTES", or
+// "echo ADDRESS 0".
 const role = "NETLAB_TEST_ROLE"
 
 // patience bounds every wait, far above what anything takes on an idle machine.
@@ -47,6 +48,10 @@ func play(r []string) error {
 	c, err := l.Accept()
 	if err != nil {
 		return err
+	}
+	if r[0] == "echo" {
+		_, err := io.Copy(c, c)
+		return errors.Join(err, l.Close())
 	}
 	return errors.Join(c.SetDeadline(time.Now().Add(patience)), serve(c, bytes), c.Close(), l.Close())
 }
@@ -164,6 +169,133 @@ func measure(t *testing.T, ctx context.Context, lab *Lab, bytes int) (rtt, took 
 		t.Error(err)
 	}
 	return rtt, took
+}
+
+// echo starts a process in node 0 that gives bytes back, and connects to it from node 1.
+func echo(t *testing.T, lab *Lab) net.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	addr := net.JoinHostPort(lab.Data(0), "7001")
+	server := lab.Command(ctx, 0, os.Args[0])
+	server.Env = append(os.Environ(), fmt.Sprintf("%s=echo %s 0", role, addr))
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); server.Wait() }) // killed: its error is known
+	if _, err := io.ReadFull(out, make([]byte, len("listening\n"))); err != nil {
+		t.Fatal(err)
+	}
+	c, err := lab.Dial(ctx, 1, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// back sends a byte and says whether it came back within a time.
+func back(t *testing.T, c net.Conn, b byte, within time.Duration) bool {
+	t.Helper()
+	if _, err := c.Write([]byte{b}); err != nil {
+		t.Fatal(err)
+	}
+	return comes(t, c, b, within)
+}
+
+// comes says whether a byte comes within a time; another error than the deadline's would be a connection that broke.
+func comes(t *testing.T, c net.Conn, b byte, within time.Duration) bool {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 1)
+	_, err := io.ReadFull(c, got)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	if err != nil || got[0] != b {
+		t.Fatalf("%d: %v, want %d", got[0], err, b)
+	}
+	return true
+}
+
+// While a link is cut nothing arrives and nobody hears of it; afterwards the same connection goes on.
+func TestImpair(t *testing.T) {
+	if err := Missing(); err != nil {
+		t.Skip("no lab here:", err)
+	}
+	lab, err := New(t.Context(), Config{Nodes: 2, BitsPerSecond: 1e9, Impairable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lab.Close() })
+	c := echo(t, lab)
+	impair := func(node int, i Impairment) {
+		t.Helper()
+		if err := lab.Impair(node, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, x := range []struct {
+		node int
+		Impairment
+	}{{0, Cut}, {1, Cut}, {0, Impairment{DropSent: true}}, {1, Impairment{DropReceived: true}}, {1, Impairment{Loss: 1}}} {
+		b := byte(n)
+		if !back(t, c, 100+b, patience) {
+			t.Fatalf("%+v: nothing comes back over a link in order", x)
+		}
+		impair(x.node, x.Impairment)
+		if back(t, c, b, 300*time.Millisecond) {
+			t.Errorf("%+v: a byte came back", x)
+			continue
+		}
+		impair(x.node, Impairment{})
+		if !comes(t, c, b, patience) {
+			t.Fatalf("%+v: the byte never came", x)
+		}
+	}
+	if err := errors.Join(lab.Impair(2, Cut), lab.Impair(0, Impairment{Loss: 2})); err == nil || !strings.Contains(err.Error(), "node 2") || !strings.Contains(err.Error(), "loss of 2") {
+		t.Error("impairments that cannot be:", err)
+	}
+}
+
+func TestImpairedPace(t *testing.T) {
+	if err := Missing(); err != nil {
+		t.Skip("no lab here:", err)
+	}
+	lab, err := New(t.Context(), Config{Nodes: 2, BitsPerSecond: 1e9, Impairable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lab.Close() })
+	c := echo(t, lab)
+	const delay, bytes, rate = 20 * time.Millisecond, 300 << 10, 10e6
+	if err := lab.Impair(0, Impairment{Delay: delay}); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if !back(t, c, 1, patience) || time.Since(begun) < 2*delay {
+		t.Errorf("there and back in %v, with %v each way", time.Since(begun), delay)
+	}
+	if err := lab.Impair(0, Impairment{BitsPerSecond: rate}); err != nil {
+		t.Fatal(err)
+	}
+	begun = time.Now()
+	go c.Write(make([]byte, bytes)) // ends with the connection; what it says, the reader finds out
+	if err := c.SetReadDeadline(begun.Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, c, bytes); err != nil {
+		t.Fatal(err)
+	}
+	if took, least := time.Since(begun), time.Duration(bytes*8/rate*1e9); took < least {
+		t.Errorf("%d bytes in %v, at %g bit/s they need %v", int(bytes), took, rate, least)
+	}
 }
 
 func TestReceiver(t *testing.T) {

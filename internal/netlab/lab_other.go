@@ -5,6 +5,7 @@ package netlab
 import (
 	"context"
 	"errors"
+	"net"
 	"os/exec"
 )
 
@@ -23,4 +24,6 @@ func (l *Lab) Control(int) string                                        { retur
 func (l *Lab) Data(int) string                                           { return "" }
 func (l *Lab) Command(context.Context, int, string, ...string) *exec.Cmd { return nil }
 func (l *Lab) Hub(context.Context, string, ...string) *exec.Cmd          { return nil }
+func (l *Lab) Impair(int, Impairment) error                              { return Missing() }
+func (l *Lab) Dial(context.Context, int, string) (net.Conn, error)       { return nil, Missing() }
 func (l *Lab) Close() error                                              { return nil }

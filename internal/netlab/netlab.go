@@ -11,6 +11,34 @@ type Config struct {
 	Nodes         int           // 2..MaxNodes
 	BitsPerSecond int64         // of each node, in each direction
 	Delay         time.Duration // one way; 0 adds none
+	Impairable    bool          // carry the packets in this process in any case, so that Impair can be used
+}
+
+// Impairment is what goes wrong on a node's link. The zero value is a link in order.
+type Impairment struct {
+	DropSent      bool          // nothing that the node sends arrives, and nobody is told
+	DropReceived  bool          // nothing that is sent to the node arrives
+	Loss          float64       // share of packets lost, in each direction, 0..1; TCP's are of up to 64 KiB here
+	Delay         time.Duration // in each direction, beside the lab's
+	BitsPerSecond int64         // in each direction; 0: the lab's rate
+}
+
+// Cut is a link that is down: no connection hears of it.
+var Cut = Impairment{DropSent: true, DropReceived: true}
+
+// Validate reports every fault at once.
+func (i Impairment) Validate() error {
+	var errs []error
+	if !(i.Loss >= 0 && i.Loss <= 1) {
+		errs = append(errs, fmt.Errorf("a loss of %g, must be 0..1", i.Loss))
+	}
+	if i.Delay < 0 || i.Delay > maxDelay {
+		errs = append(errs, fmt.Errorf("a delay of %v, must be 0..%v", i.Delay, maxDelay))
+	}
+	if i.BitsPerSecond != 0 && (i.BitsPerSecond < minImpairedRate || i.BitsPerSecond > maxRate) {
+		errs = append(errs, fmt.Errorf("%d bit/s, must be %g..%g", i.BitsPerSecond, float64(minImpairedRate), float64(maxRate)))
+	}
+	return errors.Join(errs...)
 }
 
 const (
@@ -20,6 +48,8 @@ const (
 	maxDelay = time.Second
 	// maxRate likewise: 100 Gbit/s.
 	maxRate = 100e9
+	// minImpairedRate lets a packet of 64 KiB pass in half a second, which is what may wait.
+	minImpairedRate = 1e6
 )
 
 // Validate reports every fault at once.
@@ -42,6 +72,7 @@ const (
 	MethodVeth  = "veth, bridge, htb"
 	MethodNetem = "veth, bridge, htb, netem"
 	MethodTUN   = "TUN, htb; delayed in user space, for this kernel has no netem"
+	MethodRelay = "TUN, htb; carried in user space, which can impair it"
 )
 
 // Addresses are of 198.18.0.0/15, which is set aside for benchmarks.

@@ -3,6 +3,7 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,11 +18,46 @@ import (
 type relay struct {
 	delay   time.Duration
 	devices []*os.File
-	queues  []chan packet // by sender, in order of time
+	ends    []end
 	group   sync.WaitGroup
 	dropped atomic.Int64
 	closed  atomic.Bool
 	failed  atomic.Pointer[error]
+}
+
+// end is a node's end of its link.
+type end struct {
+	impairment atomic.Pointer[Impairment]
+	out, in    pace
+	// queues has what is under way to each node, in order of time; made by take when the first packet goes there.
+	queues []chan packet
+}
+
+// pace is one direction of a slow link: when it will have sent what it was given.
+type pace struct {
+	mu   sync.Mutex
+	free time.Time
+}
+
+// maxWaiting bounds what waits in front of a slow link, as time; a router drops what is more.
+const maxWaiting = 500 * time.Millisecond
+
+// pass gives when so many bytes that come at a time have passed; false if they were dropped.
+func (p *pace) pass(at time.Time, bytes int, bitsPerSecond int64) (time.Time, bool) {
+	if bitsPerSecond == 0 {
+		return at, true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	begin := at
+	if p.free.After(begin) {
+		begin = p.free
+	}
+	if begin.Sub(at) > maxWaiting {
+		return at, false
+	}
+	p.free = begin.Add(time.Duration(float64(8*bytes) / float64(bitsPerSecond) * float64(time.Second)))
+	return p.free, true
 }
 
 // packet is what a device gave, header included.
@@ -36,22 +72,25 @@ const (
 	virtioHeader = 10
 	// maxPacket is the largest IPv4 packet, which is what TCP sends while segmentation is left to the device.
 	maxPacket = virtioHeader + 64<<10
-	// queueLength bounds the packets under way from one node. The sender's token bucket bounds their bytes: rate times delay.
-	queueLength = 1 << 16
+	// queueLength bounds the packets under way from one node to another. The sender's token bucket bounds their bytes: rate times delay.
+	queueLength = 1 << 14
 	// destination is where an IPv4 header has the receiver's address.
 	destination = 16
 )
 
 // newRelay makes a TUN device named data in each node's namespace.
 func newRelay(l *Lab) (*relay, error) {
-	r := &relay{delay: l.cfg.Delay}
+	r := &relay{delay: l.cfg.Delay, ends: make([]end, l.cfg.Nodes)}
+	for i := range r.ends {
+		r.ends[i].queues = make([]chan packet, l.cfg.Nodes)
+		r.ends[i].impairment.Store(&Impairment{})
+	}
 	for i := range l.cfg.Nodes {
 		f, err := openTUN(l.node(i), "data")
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("a TUN device for node %d: %w", i, err), r.close())
 		}
 		r.devices = append(r.devices, f)
-		r.queues = append(r.queues, make(chan packet, queueLength))
 	}
 	return r, nil
 }
@@ -105,13 +144,18 @@ func openTUNHere(namespace, name string) (*os.File, error) {
 func (r *relay) start() {
 	for i := range r.devices {
 		r.group.Go(func() { r.take(i) })
-		r.group.Go(func() { r.deliver(r.queues[i]) })
 	}
 }
 
 // take reads what a node sends.
 func (r *relay) take(from int) {
-	defer close(r.queues[from])
+	defer func() {
+		for _, q := range r.ends[from].queues {
+			if q != nil {
+				close(q)
+			}
+		}
+	}()
 	buf := make([]byte, maxPacket)
 	for {
 		n, err := r.devices[from].Read(buf)
@@ -126,14 +170,45 @@ func (r *relay) take(from int) {
 		if to < 0 {
 			continue // neighbour discovery and the like
 		}
-		p := packet{due: time.Now().Add(r.delay), to: to, data: append(make([]byte, 0, n), buf[:n]...)}
+		due, passes := r.fate(from, to, n)
+		if !passes {
+			r.dropped.Add(1)
+			continue
+		}
+		p := packet{due: due, to: to, data: append(make([]byte, 0, n), buf[:n]...)}
 		select {
-		case r.queues[from] <- p:
+		case r.queue(from, to) <- p:
 		default:
 			r.dropped.Add(1) // as a router does
 		}
 	}
 }
+
+// queue is the way from one node to another.
+func (r *relay) queue(from, to int) chan packet {
+	q := &r.ends[from].queues[to]
+	if *q == nil {
+		*q = make(chan packet, queueLength)
+		r.group.Go(func() { r.deliver(*q) })
+	}
+	return *q
+}
+
+// fate says when a packet arrives, if it does.
+func (r *relay) fate(from, to, bytes int) (due time.Time, passes bool) {
+	sender, receiver := r.ends[from].impairment.Load(), r.ends[to].impairment.Load()
+	due = time.Now().Add(r.delay + sender.Delay + receiver.Delay)
+	if sender.DropSent || receiver.DropReceived || unlucky(sender.Loss) || unlucky(receiver.Loss) {
+		return due, false
+	}
+	if due, passes = r.ends[from].out.pass(due, bytes, sender.BitsPerSecond); !passes {
+		return due, false
+	}
+	return r.ends[to].in.pass(due, bytes, receiver.BitsPerSecond)
+}
+
+// unlucky is true for a share of its calls.
+func unlucky(share float64) bool { return share > 0 && rand.Float64() < share }
 
 // receiver is the node that a packet is for, -1 for none.
 func receiver(data []byte, nodes int) int {
