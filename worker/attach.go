@@ -149,8 +149,8 @@ func (w *Worker) enter(ctx context.Context, welcome *pb.Welcome) error {
 		w.out.begin(true)
 		return nil
 	}
-	w.out.begin(false)
 	w.standAside()
+	w.out.begin(false) // without what the window has still said
 	if err := w.prepare(ctx, welcome); err != nil {
 		w.leave(err.Error())
 		return err
@@ -167,6 +167,7 @@ func (w *Worker) standAside() {
 	}
 	w.closeRing()
 	w.stopFollowing()
+	w.unhashed = nil
 	w.hashing.Wait() //bounded: a hash takes a moment and waits for nobody
 	w.plan = nil
 	w.kept.clear()

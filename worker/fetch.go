@@ -22,7 +22,9 @@ type fetch struct {
 	run     string
 	worker  string
 	step    uint64
-	idle    time.Duration // longest wait for the next chunk
+
+	idle     time.Duration // longest wait for the next chunk
+	patience time.Duration // longest time in which no holder gives anything
 
 	hash    string // of the state, once a holder has told
 	builder *snapshot.Builder
@@ -31,23 +33,26 @@ type fetch struct {
 // fetchPause is the wait before all holders are asked again: one that has not come to the window yet holds nothing so far.
 const fetchPause = 50 * time.Millisecond
 
-// from asks the holders in turn until the state is whole, ctx ends, or the state of a holder does not fit the network.
+// from asks the holders in turn until the state is whole, ctx ends, or nothing has come for as long as patience lasts.
 func (f *fetch) from(ctx context.Context, holders []*pb.Member) (*snapshot.Snapshot, error) {
-	if len(holders) == 0 {
-		return nil, fmt.Errorf("nobody holds the state of step %d", f.step)
+	if len(holders) == 0 || f.peers == nil {
+		return nil, fmt.Errorf("nobody can be asked for the state of step %d", f.step)
 	}
-	var last error
-	for i := 0; ; i++ {
-		s, err := f.once(ctx, holders[i%len(holders)])
+	moved, had := time.Now(), f.received()
+	for {
+		s, err := f.round(ctx, holders)
 		if err == nil {
 			return s, nil
 		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("copying the state of step %d: %w", f.step, errors.Join(context.Cause(ctx), last))
+		if f.received() > had {
+			moved = time.Now()
 		}
-		last = fmt.Errorf("from %s: %w", holders[i%len(holders)].Worker, err)
-		if (i+1)%len(holders) != 0 {
-			continue
+		had = f.received()
+		switch {
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("copying the state of step %d: %w", f.step, errors.Join(context.Cause(ctx), err))
+		case time.Since(moved) > f.patience:
+			return nil, fmt.Errorf("copying the state of step %d: nothing came for %v: %w", f.step, f.patience, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -55,6 +60,35 @@ func (f *fetch) from(ctx context.Context, holders []*pb.Member) (*snapshot.Snaps
 		}
 	}
 }
+
+// round asks each holder once; the error is the last one's.
+func (f *fetch) round(ctx context.Context, holders []*pb.Member) (s *snapshot.Snapshot, err error) {
+	unknown := 0
+	for _, h := range holders {
+		if s, err = f.once(ctx, h); err == nil || ctx.Err() != nil {
+			return s, err
+		}
+		if status.Code(err) == codes.NotFound {
+			unknown++
+		}
+		err = fmt.Errorf("from %s: %w", h.Worker, err)
+	}
+	if unknown == len(holders) {
+		f.forget() // if the one it came from had other bits than all who are left, begin anew
+	}
+	return nil, err
+}
+
+// received is how many bytes have come.
+func (f *fetch) received() int64 {
+	if f.builder == nil {
+		return 0
+	}
+	return f.builder.Received()
+}
+
+// forget begins anew.
+func (f *fetch) forget() { f.builder, f.hash = nil, "" }
 
 // once copies from one holder, from where the one before it has stopped.
 func (f *fetch) once(ctx context.Context, holder *pb.Member) (*snapshot.Snapshot, error) {
@@ -68,9 +102,7 @@ func (f *fetch) once(ctx context.Context, holder *pb.Member) (*snapshot.Snapshot
 	}
 	defer conn.Close() // only read from
 	req := &pb.PeerStateRequest{Run: f.run, Worker: f.worker, Step: f.step, Hash: f.hash}
-	if f.builder != nil {
-		req.Offset = uint64(f.builder.Received())
-	}
+	req.Offset = uint64(f.received())
 	stream, err := client.GetState(ctx, req) //bounded: watch cancels it when nothing comes for f.idle
 	if err != nil {
 		return nil, err
@@ -92,7 +124,7 @@ func (f *fetch) once(ctx context.Context, holder *pb.Member) (*snapshot.Snapshot
 			return nil, because(ctx, err)
 		}
 		if err := f.builder.Add(snapshot.Chunk{Offset: c.Offset, Data: c.Data, CRC32C: c.Crc32C}); err != nil {
-			f.builder, f.hash = nil, ""
+			f.forget()
 			return nil, err
 		}
 	}
@@ -132,7 +164,7 @@ func (f *fetch) begin(h *pb.StateHeader) error {
 func (f *fetch) finish() (*snapshot.Snapshot, error) {
 	s, err := f.builder.Finish()
 	if err != nil {
-		f.builder, f.hash = nil, ""
+		f.forget()
 	}
 	return s, err
 }

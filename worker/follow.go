@@ -21,7 +21,6 @@ type follower struct {
 	base  uint64 // step of the state that is copied
 	fetch *fetch
 	kept  []keptStep // of steps base, base+1, ...
-	spare []*core.Gradients[float32]
 
 	arrival chan arrival // of the copy under way; nil between windows
 	cancel  context.CancelFunc
@@ -106,11 +105,7 @@ func keptLimit(n *core.Network) int {
 func (w *Worker) keep(step uint64, lr float64) {
 	f := w.following
 	g := w.trainer.reduced
-	if n := len(f.spare); n > 0 {
-		w.trainer.reduced, f.spare = f.spare[n-1], f.spare[:n-1]
-	} else {
-		w.trainer.reduced = w.job.Engine.NewGradients()
-	}
+	w.trainer.reduced = w.job.Engine.NewGradients()
 	f.kept = append(f.kept, keptStep{step, g, lr})
 }
 
@@ -193,7 +188,7 @@ func (w *Worker) beginFollowing(ctx context.Context, p *pb.Plan, pl place) error
 }
 
 func (w *Worker) newFetch(step uint64) *fetch {
-	return &fetch{network: w.job.Network, peers: w.job.Peers, run: w.run, worker: w.cfg.Name, step: step, idle: w.cfg.ChunkTimeout}
+	return &fetch{network: w.job.Network, peers: w.job.Peers, run: w.run, worker: w.cfg.Name, step: step, idle: w.cfg.ChunkTimeout, patience: w.cfg.TransferTimeout}
 }
 
 // stopFollowing forgets what was kept.
@@ -222,7 +217,7 @@ func (w *Worker) serveStates(p *pb.Plan, pl place) error {
 		wanted = append(wanted, p.FirstStep)
 	}
 	w.job.States.keep(wanted)
-	if !now || pl.follows || pl.behind || w.job.States.has(p.FirstStep) {
+	if !now || pl.follows || pl.behind || w.behind.Load() || w.job.States.has(p.FirstStep) {
 		return nil
 	}
 	s := newSnapshot(w.job.Network)

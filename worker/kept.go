@@ -37,7 +37,7 @@ func (k *keptStates) add(s *snapshot.Snapshot) {
 	k.states = append(k.states, s)
 }
 
-// agree makes a state the one to go back to.
+// agree makes a state the one to go back to. If it was not kept, an older one that has not been agreed on gives up its place to the next.
 func (k *keptStates) agree(step uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -83,7 +83,8 @@ func (k *keptStates) steps() []uint64 {
 	return out
 }
 
-// verify copies the state after a step that the plan wants compared, and hashes the copy beside training.
+// verify copies the state after a step that the plan wants compared. Its hash is for hashBeside, once the step is reported: the
+// coordinator takes no word of a state that is further than the worker.
 func (w *Worker) verify(step uint64) error {
 	if w.behind.Load() {
 		return nil
@@ -105,10 +106,20 @@ func (w *Worker) verify(step uint64) error {
 	if keep {
 		w.kept.add(s)
 	}
-	w.hashing.Go(func() {
-		w.out.put(&pb.WorkerMessage{Body: &pb.WorkerMessage_StateHash{StateHash: &pb.StateHash{Step: step, Hash: s.Hash()}}})
-	})
+	w.unhashed = s
 	return nil
+}
+
+// hashBeside hashes what verify has copied, beside training, and tells the coordinator.
+func (w *Worker) hashBeside() {
+	s := w.unhashed
+	if s == nil {
+		return
+	}
+	w.unhashed = nil
+	w.hashing.Go(func() {
+		w.out.put(&pb.WorkerMessage{Body: &pb.WorkerMessage_StateHash{StateHash: &pb.StateHash{Step: s.Step, Hash: s.Hash()}}})
+	})
 }
 
 // goBack gives the engine the state that it has kept of the plan's first step.
@@ -119,7 +130,9 @@ func (w *Worker) goBack(step uint64) error {
 		return fmt.Errorf("the plan goes back to step %d, this worker has kept the states of %v", step, w.kept.steps())
 	}
 	w.log.Warn("going back", "step", step, "from", w.committed.Load())
-	w.job.States.keep(nil) // states of steps that are done again
+	if w.job.States != nil {
+		w.job.States.keep(nil) // states of steps that are done again
+	}
 	return w.adopt(s)
 }
 

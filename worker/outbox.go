@@ -13,12 +13,11 @@ const maxQueued = 36_000
 // outbox keeps what the coordinator has to hear, in order, across connections. Reports stay until the next plan shows that they were
 // taken in, and are sent again over a new connection: one that broke may have lost them. It never blocks.
 type outbox struct {
-	mu      sync.Mutex
-	queue   []*pb.WorkerMessage
-	next    int           // index of the first one that is not sent over this connection
-	open    bool          // the connection is one that reports may go over
-	ready   chan struct{} // holds a token when there may be something to send
-	dropped int
+	mu    sync.Mutex
+	queue []*pb.WorkerMessage
+	next  int           // index of the first one that is not sent over this connection
+	open  bool          // the connection is one that reports may go over
+	ready chan struct{} // holds a token when there may be something to send
 }
 
 func newOutbox() *outbox { return &outbox{ready: make(chan struct{}, 1)} }
@@ -30,14 +29,17 @@ func (o *outbox) wake() {
 	}
 }
 
-// put queues a message; beyond the bound the oldest one goes.
+// put queues a message; beyond the bound the oldest report of a step goes: a later one says as much, while a share of an evaluation or
+// a state's hash is waited for.
 func (o *outbox) put(m *pb.WorkerMessage) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.queue) == maxQueued {
-		o.queue = slices.Delete(o.queue, 0, 1)
-		o.next = max(0, o.next-1)
-		o.dropped++
+		at := max(0, slices.IndexFunc(o.queue, func(m *pb.WorkerMessage) bool { return m.GetStep() != nil && !m.GetStep().Last }))
+		o.queue = slices.Delete(o.queue, at, at+1)
+		if at < o.next {
+			o.next--
+		}
 	}
 	o.queue = append(o.queue, m)
 	o.wake()

@@ -22,8 +22,14 @@ type StateServer struct {
 	pb.UnimplementedPeerServer
 	mu     sync.Mutex
 	run    string
-	held   []*snapshot.Snapshot // ascending by step; never changed once they are here
+	held   []*heldState
 	active int
+}
+
+// heldState is a state that is served; it is never changed.
+type heldState struct {
+	*snapshot.Snapshot
+	hash func() string // computed for the first who asks: it takes a moment, and often nobody does
 }
 
 // open says for which run there will be states.
@@ -37,24 +43,24 @@ func (s *StateServer) open(run string) {
 func (s *StateServer) keep(steps []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = slices.DeleteFunc(s.held, func(h *snapshot.Snapshot) bool { return !slices.Contains(steps, h.Step) })
+	s.held = slices.DeleteFunc(s.held, func(h *heldState) bool { return !slices.Contains(steps, h.Step) })
 }
 
 // add takes a state over.
 func (s *StateServer) add(state *snapshot.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = append(slices.DeleteFunc(s.held, func(h *snapshot.Snapshot) bool { return h.Step == state.Step }), state)
+	s.held = append(slices.DeleteFunc(s.held, func(h *heldState) bool { return h.Step == state.Step }), &heldState{state, sync.OnceValue(state.Hash)})
 }
 
 func (s *StateServer) has(step uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.held, func(h *snapshot.Snapshot) bool { return h.Step == step })
+	return slices.ContainsFunc(s.held, func(h *heldState) bool { return h.Step == step })
 }
 
 // take finds a state and counts its reader.
-func (s *StateServer) take(req *pb.PeerStateRequest) (*snapshot.Snapshot, error) {
+func (s *StateServer) take(req *pb.PeerStateRequest) (*heldState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if req.GetRun() != s.run {
@@ -86,7 +92,7 @@ func (s *StateServer) GetState(req *pb.PeerStateRequest, stream pb.Peer_GetState
 		return err
 	}
 	defer s.release()
-	r := snapshot.NewReader(state)
+	r := snapshot.NewReaderOf(state.Snapshot, state.hash())
 	h := r.Header()
 	if want := req.GetHash(); want != "" && want != h.Hash {
 		return status.Errorf(codes.NotFound, "the state of step %d here has hash %s, not %.80q", h.Step, h.Hash, want)

@@ -129,6 +129,7 @@ func (w *Worker) steps(ctx context.Context, ring Ring, p *pb.Plan, pl place) (la
 		if err := w.verify(p.FirstStep); err != nil {
 			return nil, err
 		}
+		w.hashBeside()
 	}
 	if slices.Contains(p.EvaluateAfter, p.FirstStep) {
 		if last, err = w.evaluate(ctx, p, pl, p.FirstStep); err != nil || p.FirstStep == p.UntilStep {
@@ -159,8 +160,12 @@ func (w *Worker) steps(ctx context.Context, ring Ring, p *pb.Plan, pl place) (la
 
 // report queues what the coordinator is to hear; a follower without a share has nothing to say.
 func (w *Worker) report(m *pb.WorkerMessage) {
-	if m != nil {
-		w.out.put(m)
+	if m == nil {
+		return
+	}
+	w.out.put(m)
+	if m.GetStep() != nil {
+		w.hashBeside()
 	}
 }
 
@@ -342,8 +347,10 @@ func boundLoss(l float64) float64 {
 	return min(l, maxImageLoss)
 }
 
-// abortedMessage says why a window ended early.
+// abortedMessage says why a window ended early. What there is to say of its states was said then: what is said later is of another try.
 func (w *Worker) abortedMessage(err error) *pb.WorkerMessage {
+	w.unhashed = nil
+	w.hashing.Wait() //bounded: a hash takes a moment and waits for nobody
 	step := w.committed.Load()
 	a := &pb.Aborted{Step: step, Cause: pb.Cause_CAUSE_LOCAL, Generation: w.plan.GetGeneration(), Behind: w.behind.Load(), Kept: w.kept.steps()}
 	if err != nil {

@@ -113,6 +113,7 @@ type Worker struct {
 	generation uint64
 	copied     *snapshot.Snapshot // the copy that checkpoints and hashes are made from
 	scratch    *snapshot.Snapshot // likewise, for hashes when no more states are kept
+	unhashed   *snapshot.Snapshot // copied, to be hashed once its step is reported; nil without any
 	uploads    sync.WaitGroup     // checkpoints on their way, which read copied
 	hashing    sync.WaitGroup     // of a state that was copied
 }

@@ -46,8 +46,11 @@ type Reader struct {
 }
 
 // NewReader returns a Reader at the snapshot's first byte. It hashes the snapshot, which takes about a second for 1.5 GB.
-func NewReader(s *Snapshot) *Reader {
-	return &Reader{snap: s, header: Header{Step: s.Step, Lengths: s.Lengths(), Hash: s.Hash()}}
+func NewReader(s *Snapshot) *Reader { return NewReaderOf(s, s.Hash()) }
+
+// NewReaderOf is NewReader for one who has the snapshot's hash already.
+func NewReaderOf(s *Snapshot, hash string) *Reader {
+	return &Reader{snap: s, header: Header{Step: s.Step, Lengths: s.Lengths(), Hash: hash}}
 }
 
 // Skip moves a new Reader to a byte that a chunk of another Reader of the same snapshot began or ended at, so that a transfer that
