@@ -105,13 +105,25 @@ func Verify(r io.Reader, expected func(step uint64) (images uint64, sums [4]uint
 	return first, last, nil
 }
 
-// Writer appends rows. It may be used by several goroutines.
+// Writer appends rows. It may be used by several goroutines. Rows that cannot be written, on a disk that is full, wait in memory until they
+// can be.
 type Writer struct {
-	mu   sync.Mutex
-	file *os.File
-	last Row
-	err  error
+	mu      sync.Mutex
+	file    file
+	whole   int64 // bytes of the file that are rows; behind them may be a piece of what is pending
+	pending []byte
+	last    Row
 }
+
+// file is what a Writer needs of one.
+type file interface {
+	io.WriterAt
+	Sync() error
+	Close() error
+}
+
+// maxPending bounds what waits: half a million rows.
+const maxPending = 32 << 20
 
 // Open goes on with the ledger at path, or begins one.
 func Open(path string) (*Writer, error) {
@@ -120,15 +132,13 @@ func Open(path string) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{file: f}
-	whole, err := Read(f, func(int, Row) error { return nil })
+	w.whole, err = Read(f, func(int, Row) error { return nil })
 	if err == nil {
-		err = f.Truncate(whole)
+		err = f.Truncate(w.whole)
 	}
-	if err == nil {
-		_, err = f.Seek(whole, io.SeekStart)
-	}
-	if err == nil && whole == 0 {
-		_, err = f.WriteString(head)
+	if err == nil && w.whole == 0 {
+		w.pending = []byte(head)
+		err = w.write()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
@@ -136,25 +146,41 @@ func Open(path string) (*Writer, error) {
 	return w, nil
 }
 
+// write writes what is pending. Of what fails, nothing counts: it is written again, over the piece that may be there.
+func (w *Writer) write() error {
+	if len(w.pending) == 0 {
+		return nil
+	}
+	if _, err := w.file.WriteAt(w.pending, w.whole); err != nil {
+		return err
+	}
+	w.whole, w.pending = w.whole+int64(len(w.pending)), w.pending[:0]
+	return nil
+}
+
 // Add writes a step's row, unless this writer has: workers report each step alike, and again after a broken connection. What an earlier
-// writer has written may come twice, for a row that is there already says nothing of which generations are to come. The first error stays,
-// and comes with Sync and Close.
+// writer has written may come twice, for a row that is there already says nothing of which generations are to come. An error shows in Sync and
+// Close, if it lasts until then. A row too many to wait is lost, which Verify finds.
 func (w *Writer) Add(r Row) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := r.Generation < w.last.Generation || r.Generation == w.last.Generation && r.Step <= w.last.Step
-	if known || w.err != nil {
+	if known || len(w.pending) >= maxPending {
 		return
 	}
 	w.last = r
-	_, w.err = w.file.WriteString(r.String())
+	w.pending = append(w.pending, r.String()...)
+	_ = w.write() // what is still pending then is tried again
 }
 
 // Sync blocks until all rows are on disk.
 func (w *Writer) Sync() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return errors.Join(w.err, w.file.Sync())
+	if err := w.write(); err != nil {
+		return err
+	}
+	return w.file.Sync()
 }
 
 // Close syncs and closes.

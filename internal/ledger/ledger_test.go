@@ -1,9 +1,11 @@
 package ledger
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -67,6 +69,55 @@ func TestWriterGoesOn(t *testing.T) {
 		if last, err := verify(string(data)); last != 3 || err != nil {
 			t.Errorf("verified up to step %d: %v", last, err)
 		}
+	}
+}
+
+// fullFile takes the first bytes of what it is given and then says that the disk is full, until it has room.
+type fullFile struct {
+	file
+	room bool
+}
+
+func (f *fullFile) WriteAt(b []byte, at int64) (int, error) {
+	if f.room {
+		return f.file.WriteAt(b, at)
+	}
+	n, err := f.file.WriteAt(b[:min(len(b), 7)], at)
+	return n, errors.Join(err, syscall.ENOSPC)
+}
+
+// Rows that found the disk full are written once it is not, and none is torn.
+func TestWriterOutlivesAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), Name)
+	w, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Add(row(1, 1))
+	full := &fullFile{file: w.file}
+	w.file = full
+	w.Add(row(2, 1))
+	w.Add(row(3, 1))
+	if err := w.Sync(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Sync with rows that were not written: %v", err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last, err := verify(string(data)); last != 1 || err != nil {
+		t.Errorf("while the disk is full: step %d, %v", last, err)
+	}
+	full.room = true
+	w.Add(row(4, 1))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if data, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := verify(string(data)); last != 4 || err != nil {
+		t.Errorf("with room again: step %d, %v\n%s", last, err, data)
 	}
 }
 
