@@ -140,8 +140,7 @@ func (r *round) killControl() error {
 	if err := p.kill(false); err != nil {
 		return err
 	}
-	_, err := p.wait(context.Background(), endLimit) //bounded: endLimit bounds the wait
-	return err
+	return p.gone(endLimit)
 }
 
 // controlReturns starts the coordinator again after a while, on the other seat if it is to move.

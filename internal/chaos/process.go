@@ -28,7 +28,7 @@ func newLauncher() *launcher {
 	go func() { // until close
 		defer close(l.done)
 		runtime.LockOSThread()
-		for f := range l.work { //bounded: close closes the channel
+		for f := range l.work { //bounded: close closes it
 			f()
 		}
 	}()
@@ -38,8 +38,8 @@ func newLauncher() *launcher {
 // close ends the thread, and with it, on Linux, what it has started. May be called twice, but not beside start.
 func (l *launcher) close() {
 	l.once.Do(func() { close(l.work) })
-	<-l.done         //bounded: a start is all that the thread does, and no more come
-	l.minders.Wait() //bounded: every process was killed before
+	<-l.done         //bounded: starting a process takes no time
+	l.minders.Wait() //bounded: its processes end with the thread; elsewhere than on Linux their owner has killed them
 }
 
 // process is one that was started, in a process group of its own. Its output is in files.
@@ -70,14 +70,13 @@ func (l *launcher) start(cmd *exec.Cmd, dir, name string, ended func(*process)) 
 	cmd.Stdout, cmd.Stderr = files[0], files[1]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	dieWithParent(cmd.SysProcAttr)
-	begun := make(chan error)
-	l.work <- func() { begun <- cmd.Start() } //bounded: the thread takes one start after the other, and a start waits for nobody
-	if err := <-begun; err != nil {           //bounded: a start waits for nobody
+	begun := make(chan error, 1)
+	l.work <- func() { begun <- cmd.Start() } //bounded: the thread does nothing else
+	if err := <-begun; err != nil {           //bounded: as long as it takes to start a process
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	l.minders.Go(func() {
-		//bounded: the round kills what is left at its end
-		cmd.Wait() // how it ended is asked of ProcessState
+		cmd.Wait() //bounded: close ends it. How it ended is asked of ProcessState
 		close(p.done)
 		if ended != nil {
 			ended(p)
@@ -143,6 +142,14 @@ func (p *process) wait(ctx context.Context, within time.Duration) (int, error) {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
+}
+
+// gone waits for the end of a process that was killed, whatever else ends.
+func (p *process) gone(within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*within)
+	defer cancel()
+	_, err := p.wait(ctx, within)
+	return err
 }
 
 // tail is the end of a file, for a message.

@@ -35,7 +35,8 @@ type RoundReport struct {
 	Faults      []Outcome `json:"faults"`
 }
 
-// KindReport sums the faults of a kind up. The pause is the longest time without a step from the fault to the next one.
+// KindReport sums the faults of a kind up. The pause is the longest time without a step from the fault until it was over and
+// the next one was due.
 type KindReport struct {
 	Kind          Kind    `json:"kind"`
 	Injected      int     `json:"injected"`
@@ -125,7 +126,7 @@ func median(x []float64) float64 {
 		return 0
 	}
 	slices.Sort(x)
-	return x[len(x)/2]
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }
 
 // Good says that every round was played to its end without a problem.

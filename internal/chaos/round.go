@@ -20,9 +20,10 @@ import (
 // Outcome is what came of one fault.
 type Outcome struct {
 	Fault
-	Pause     time.Duration `json:"pause"`               // longest time without a step, from the fault to the next one
+	Pause     time.Duration `json:"pause"`               // longest time without a step, from the fault until it was over and the next one was due
 	Unsettled bool          `json:"unsettled,omitempty"` // what came before was not over
 	Skipped   string        `json:"skipped,omitempty"`   // why it was not injected
+	meter     *meter
 }
 
 // round is one run and what happens to it.
@@ -126,22 +127,19 @@ func (r *round) guard(ctx context.Context, fail context.CancelCauseFunc) {
 // work injects the plan's faults, until they are all done or the run is over.
 func (r *round) work(ctx context.Context) {
 	var undoing sync.WaitGroup
-	var pause *meter
-	for i, f := range r.plan.Faults {
+	for _, f := range r.plan.Faults {
 		o := Outcome{Fault: f}
 		if f.Soon > 0 {
 			r.sleep(ctx, f.Soon)
 		} else {
-			undoing.Wait() //bounded: each undoing sleeps for what the fault's plan says
+			undoing.Wait() //bounded: faults last for seconds, and end with ctx
 			o.Unsettled = !r.settle(ctx, f.Step)
-		}
-		if pause != nil {
-			r.outcomes[i-1].Pause = r.watch.read(pause)
+			r.readPauses()
 		}
 		if v := r.watch.now(); r.isOver(ctx) || v.Step > r.cfg.Steps*95/100 {
 			break
 		}
-		pause = r.watch.measure()
+		o.meter = r.watch.measure()
 		r.say("fault", "kind", f.Kind, "place", f.Place, "for", f.For, "return", f.Return, "amount", f.Amount, "soon", f.Soon, "unsettled", o.Unsettled)
 		follow, err := r.inject(ctx, f)
 		var skip *skipError
@@ -159,20 +157,27 @@ func (r *round) work(ctx context.Context) {
 			})
 		}
 	}
-	undoing.Wait() //bounded: each undoing sleeps for what the fault's plan says
+	undoing.Wait() //bounded: as above, faults end by themselves
 	r.settle(ctx, 0)
-	if n := len(r.outcomes); n > 0 && pause != nil {
-		r.outcomes[n-1].Pause = max(r.outcomes[n-1].Pause, r.watch.read(pause))
+	r.readPauses()
+}
+
+// readPauses ends the measurements of the faults that are over. Of two that fell into each other, both have the pause that they led to.
+func (r *round) readPauses() {
+	for i := range r.outcomes {
+		if o := &r.outcomes[i]; o.meter != nil {
+			o.Pause, o.meter = r.watch.read(o.meter), nil
+		}
 	}
 }
 
 // settle waits until a step is reached and everybody who lives is in the ring, which has stood for some steps. False says that it took too long.
 func (r *round) settle(ctx context.Context, step uint64) bool {
-	if !r.watch.until(ctx, r.cfg.Limit, func(v view) bool { return v.Step >= step || r.isOver(ctx) }) {
+	if !r.watch.until(ctx, r.cfg.Limit, func(v view) bool { return v.seen && v.Step >= step || r.isOver(ctx) }) {
 		return false
 	}
 	settled := func(v view) bool {
-		return v.Step >= v.settled+settledSteps && r.all(v.Members) || r.isOver(ctx)
+		return v.seen && v.Step >= v.settled+settledSteps && r.all(v.Members) || r.isOver(ctx)
 	}
 	ok := r.watch.until(ctx, settleLimit, settled)
 	if ok {
@@ -227,7 +232,7 @@ func (r *round) isOver(ctx context.Context) bool {
 
 // sleep waits, but no longer than the run lasts.
 func (r *round) sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+	t := time.NewTimer(d / time.Duration(max(1, r.cfg.haste)))
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -318,7 +323,8 @@ func (r *round) startWorker(ctx context.Context, place int, name string) error {
 	join := r.site.seat(0).listen + "," + r.site.seat(1).listen
 	args := []string{"worker", "--join", join, "--name", name, "--listen", r.site.host(place), "--threads", "1", "--decoders", "1", "--wait", "2m"}
 	if dir := r.site.tls(place); dir != "" {
-		args = append(args, "--tls", dir)
+		// Namespaces do not part memory: what a ring sends through that would never see its links.
+		args = append(args, "--tls", dir, "--transport", "grpc")
 	}
 	cmd := r.site.command(ctx, place, r.cfg.Program, args...)
 	p, err := r.launcher.start(cmd, r.dir, full, func(p *process) { r.workerEnded(ctx, place, p) })
@@ -390,8 +396,7 @@ func (r *round) dump() {
 		}
 	}
 	for _, p := range r.everybody() {
-		//bounded: five seconds bound the wait
-		p.wait(context.Background(), 5*time.Second) // who does not answer to this is killed next
+		_ = p.gone(5 * time.Second) // who does not answer to this is killed next
 	}
 }
 
@@ -404,11 +409,11 @@ func (r *round) stop() {
 		if err := p.kill(true); err != nil {
 			r.problem("%v", err)
 		}
-		if _, err := p.wait(context.Background(), endLimit); err != nil { //bounded: endLimit bounds the wait
+		if err := p.gone(endLimit); err != nil {
 			r.problem("%v, although it was killed", err)
 		}
 	}
-	r.group.Wait() //bounded: closing is set, and every process was killed
+	r.group.Wait() //bounded: all of it ends with the round's context, which play has ended
 	r.launcher.close()
 }
 

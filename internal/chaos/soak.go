@@ -37,6 +37,7 @@ type Config struct {
 
 	want      ending
 	hasLedger bool
+	haste     int // tests divide the times of faults by it; 0 stands for 1
 }
 
 // DefaultConfig fits a machine of two cores: a round takes about three minutes.

@@ -152,24 +152,28 @@ func (r *round) ledger(ctx context.Context) error {
 	if !r.cfg.hasLedger {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, ledgerLimit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, r.cfg.Program, "data", "ledger", r.out)
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
+	out, err := output(ctx, r.cfg.Program, "data", "ledger", r.out)
+	if ctx.Err() != nil {
+		return nil // the round ends for another reason
+	}
 	if err != nil {
 		return fmt.Errorf("THE SAMPLES DIFFER: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
-// offersLedger says whether the program can verify samples.
-func offersLedger(ctx context.Context, program string) bool {
+// output runs a short command and gives what it says.
+func output(ctx context.Context, program string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, ledgerLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "data", "--help")
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
+	return cmd.CombinedOutput()
+}
+
+// offersLedger says whether the program can verify samples.
+func offersLedger(ctx context.Context, program string) bool {
+	out, err := output(ctx, program, "data", "--help")
 	return err == nil && strings.Contains(string(out), "\n  ledger")
 }
 

@@ -47,7 +47,6 @@ type watcher struct {
 	mu        sync.Mutex
 	seat      seat
 	view      view
-	changed   chan struct{} // closed with the next change
 	meters    map[*meter]bool
 	members   map[string]bool // whoever was in a ring
 	high      uint64          // furthest step
@@ -57,14 +56,14 @@ type watcher struct {
 }
 
 func newWatcher(s site, at seat) *watcher {
-	return &watcher{site: s, seat: at, view: view{advanced: time.Now()}, changed: make(chan struct{}), meters: map[*meter]bool{}, members: map[string]bool{}}
+	return &watcher{site: s, seat: at, view: view{advanced: time.Now()}, meters: map[*meter]bool{}, members: map[string]bool{}}
 }
 
-// follow looks for the coordinator elsewhere from now on.
+// follow looks for a new coordinator from now on; what the one before said is old.
 func (w *watcher) follow(at seat) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seat = at
+	w.seat, w.view.seen = at, false
 }
 
 // run asks until the context ends.
@@ -133,7 +132,6 @@ func (w *watcher) take(r *pb.StatusResponse, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v := &w.view
-	before := *v
 	v.Total, v.Phase, v.seen = r.TotalSteps, r.Phase, true
 	w.questions++
 	v.Members = v.Members[:0:0]
@@ -159,10 +157,6 @@ func (w *watcher) take(r *pb.StatusResponse, now time.Time) {
 	}
 	if r.Generation != 0 || r.Step > v.Step { // one that has just begun may not know yet
 		v.Step = r.Step
-	}
-	if v.Step != before.Step || v.Generation != before.Generation || len(v.Members) != len(before.Members) || !before.seen {
-		close(w.changed)
-		w.changed = make(chan struct{})
 	}
 }
 
@@ -199,23 +193,18 @@ func (w *watcher) wasMember(name string) bool {
 	return w.members[name]
 }
 
-// until waits for a view; false if the time or the context ended first.
+// until waits for a view, looking as often as the coordinator is asked; false if the time or the context ended first.
 func (w *watcher) until(ctx context.Context, within time.Duration, ok func(view) bool) bool {
-	limit := time.NewTimer(within)
-	defer limit.Stop()
-	for {
-		w.mu.Lock()
-		v, changed := w.view, w.changed
-		w.mu.Unlock()
-		if v.seen && ok(v) {
-			return true
-		}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for !ok(w.now()) {
 		select {
-		case <-changed:
-		case <-limit.C:
-			return false
+		case <-tick.C:
 		case <-ctx.Done():
 			return false
 		}
 	}
+	return true
 }
