@@ -32,9 +32,7 @@ func (m *Machine) onHello(h Hello) {
 	m.members = slices.Insert(m.members, i, w)
 	back := m.phase == reattaching && m.comesBack(w, h)
 	m.emit(Welcome{Stream: h.Stream, Worker: h.Worker, Epoch: m.cfg.Epoch, PullState: m.phase == gathering, Reattached: back})
-	if back {
-		m.checkReattaching()
-	}
+	m.checkReattaching()
 }
 
 // wasHere says whether a worker has been in this run.

@@ -142,7 +142,18 @@ func (m *Machine) comesBack(w *member, h Hello) bool {
 	return true
 }
 
-// checkReattaching goes on when all members of the plan are back, or late.
+// awaited counts the members of the plan that may still come back. Where another process has come under a member's name, that one will not.
+func (m *Machine) awaited() int {
+	n := 0
+	for _, p := range m.plan.Ring {
+		if m.find(p.Worker) == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// checkReattaching goes on when all members of the plan are back, replaced, or late.
 func (m *Machine) checkReattaching() {
 	if m.phase != reattaching {
 		return
@@ -152,7 +163,7 @@ func (m *Machine) checkReattaching() {
 	if !m.returned {
 		limit = m.cfg.ReattachFirst
 	}
-	if len(ring) < len(m.plan.Ring) && m.now-m.since <= limit {
+	if m.awaited() > 0 && m.now-m.since <= limit {
 		return
 	}
 	m.moved = m.now
@@ -169,6 +180,9 @@ func (m *Machine) checkReattaching() {
 	for _, p := range m.plan.Ring {
 		if w := m.find(p.Worker); w == nil || !w.in {
 			e.worker, e.surety, e.how = p.Worker, evidence, fmt.Sprintf("it did not come back to the new coordinator within %v", limit)
+			if w != nil {
+				e.how = "it ended while the coordinator was away, for a new process has come under its name"
+			}
 			m.tell(true, "worker %s was lost: %s", e.worker, e.how)
 		}
 	}
