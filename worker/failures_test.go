@@ -142,9 +142,10 @@ func TestFollowerCatchesUp(t *testing.T) {
 		t.Errorf("n ends with %v", n)
 	}
 	got := c.asked()
-	first, last := got[0], got[len(got)-1]
-	if first.of != dead.Load() || last.of == first.of || first.req.Offset != 0 || last.req.Offset == 0 || len(last.req.Hash) != 64 {
-		t.Errorf("n asked %v, want a second holder in the end, from where the first stopped", got)
+	last := got[len(got)-1] // between the two, holders may be asked that have not come to their window, or are dead
+	begun := slices.ContainsFunc(got, func(r stateRequest) bool { return r.of == dead.Load() && r.req.Offset == 0 })
+	if !begun || last.of == dead.Load() || last.req.Offset == 0 || len(last.req.Hash) != 64 {
+		t.Errorf("n asked %v, want a second holder in the end, from where the one that died had stopped", got)
 	}
 	c.last("a")
 	c.last("b")
