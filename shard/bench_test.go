@@ -3,6 +3,8 @@ package shard
 import (
 	"os"
 	"testing"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // BenchmarkCIFARImage is one training image from JPEG bytes to normalised floats, as a decoder goroutine does it.
@@ -12,7 +14,7 @@ func BenchmarkCIFARImage(b *testing.B) {
 	dst := make([]float32, tr.Values())
 	aug := NewAugmenter(tr)
 	var dec Decoder
-	var img Image
+	var img raster.Image
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		k := i % ds.Len()
@@ -31,7 +33,7 @@ func BenchmarkImageNetImage(b *testing.B) {
 	dst := make([]float32, tr.Values())
 	aug := NewAugmenter(tr)
 	var dec Decoder
-	var img Image
+	var img raster.Image
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		k := i % ds.Len()

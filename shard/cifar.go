@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 const (
@@ -156,11 +158,11 @@ func (s *batchStore) read(sm *sample, buf []byte) ([]byte, error) {
 }
 
 // planarToRGB interleaves the three 1024-byte planes of a record.
-func planarToRGB(src []byte, dst *Image) error {
+func planarToRGB(src []byte, dst *raster.Image) error {
 	if len(src) != cifarPixels {
 		return fmt.Errorf("record has %d bytes, want %d", len(src), cifarPixels)
 	}
-	dst.resize(32, 32)
+	dst.Resize(32, 32)
 	r, g, b := src[:1024], src[1024:2048], src[2048:3072]
 	for i := range r {
 		p := dst.Pix[3*i : 3*i+3 : 3*i+3]

@@ -12,6 +12,8 @@ import (
 	"os"
 	"slices"
 	"sync"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 const (
@@ -184,7 +186,7 @@ func (d *Dataset) Read(i int, buf []byte) ([]byte, error) {
 
 // Load decodes image i into dst. An image that cannot be decoded is a *DamagedError; another error is one of reading. It may run
 // concurrently, with a Decoder and an Image for each caller.
-func (d *Dataset) Load(dec *Decoder, dst *Image, i int) error {
+func (d *Dataset) Load(dec *Decoder, dst *raster.Image, i int) error {
 	b, err := d.store.read(&d.samples[i], dec.buf)
 	if err != nil {
 		return fmt.Errorf("%s: read %s: %w", d.path, d.samples[i].name, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/lockstep-ml/lockstep/shard/builtin"
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // A file is one file of a made-up data set.
@@ -328,7 +329,7 @@ func TestCIFARBinary(t *testing.T) {
 				t.Errorf("%s %s: %s=%d, want %s", k.name, kind, ds.Name(i), ds.Label(i), want)
 			}
 			var dec Decoder
-			var img Image
+			var img raster.Image
 			if err := ds.Load(&dec, &img, i); err != nil {
 				t.Fatal(err)
 			}

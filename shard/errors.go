@@ -3,6 +3,8 @@ package shard
 import (
 	"errors"
 	"fmt"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // Sentinels for errors.Is. The errors that carry them name the path and say what to do.
@@ -16,7 +18,7 @@ var (
 	// ErrNoSplit: the data set holds no such split.
 	ErrNoSplit = errors.New("no such split")
 	// ErrTooLarge: a bound on memory, bytes or pixels would be passed.
-	ErrTooLarge = errors.New("too large")
+	ErrTooLarge = raster.ErrTooLarge
 	// ErrClosed: the Dataset, Loader or Eval was closed, or its Run has ended.
 	ErrClosed = errors.New("closed")
 )

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -69,7 +71,7 @@ func replicaBatch(t testing.TB, ds *Dataset, plan Plan, tr Transform, step uint6
 	var images []float32
 	var labels []int32
 	var dec Decoder
-	var img Image
+	var img raster.Image
 	aug := NewAugmenter(tr)
 	for i := range plan.ReplicaBatch() {
 		epoch, index := plan.Sample(step, replica, i)
@@ -158,7 +160,7 @@ func TestSkipDamaged(t *testing.T) {
 	tr := CIFARTransform(true)
 	l := testLoader(t, ds, plan, 2, 2)
 	var dec Decoder
-	var img Image
+	var img raster.Image
 	aug := NewAugmenter(tr)
 	for step := range uint64(4) {
 		b, err := l.Next(limit(t), step, []int{1, 0})

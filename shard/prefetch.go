@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // Batch is one step's images for the replicas that were asked for. It belongs to the caller until it is released.
@@ -331,7 +333,7 @@ type decodeWorker struct {
 	p   *prefetcher
 	aug *Augmenter
 	dec Decoder
-	img Image
+	img raster.Image
 }
 
 // fill makes places from..to-1 of the batch.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // Kind is a family of augmentation.
@@ -90,8 +92,8 @@ func (t Transform) Values() int { return 3 * t.Resolution * t.Resolution }
 type Augmenter struct {
 	t       Transform
 	lut     [3][256]float32 // normalised value of every byte: the same float32 steps as PyTorch's ToTensor and Normalize
-	resize  resampler
-	resized Image
+	resize  raster.Resampler
+	resized raster.Image
 }
 
 // NewAugmenter panics when t is not valid; Validate first what comes from outside.
@@ -111,7 +113,7 @@ func NewAugmenter(t Transform) *Augmenter {
 
 // Apply writes the transformed image into dst: Values() floats, planes red, green, blue, each Resolution rows of Resolution.
 // The numbers are drawn from d in an order that depends on the Transform alone.
-func (a *Augmenter) Apply(dst []float32, img *Image, d Draw) {
+func (a *Augmenter) Apply(dst []float32, img *raster.Image, d Draw) {
 	if len(dst) != a.t.Values() {
 		panic(fmt.Sprintf("shard: destination of %d floats, want %d", len(dst), a.t.Values()))
 	}
@@ -127,10 +129,10 @@ func (a *Augmenter) Apply(dst []float32, img *Image, d Draw) {
 	}
 }
 
-func (a *Augmenter) cifar(dst []float32, img *Image, d *Draw) {
+func (a *Augmenter) cifar(dst []float32, img *raster.Image, d *Draw) {
 	n := a.t.Resolution
 	if img.W != n || img.H != n {
-		a.resize.resample(&a.resized, img, rect{0, 0, img.W, img.H}, n, n, rect{0, 0, n, n})
+		a.resize.Resample(&a.resized, img, raster.Box(0, 0, img.W, img.H), n, n, raster.Box(0, 0, n, n))
 		img = &a.resized
 	}
 	if !a.t.Train {
@@ -146,22 +148,22 @@ func (a *Augmenter) cifar(dst []float32, img *Image, d *Draw) {
 func (a *Augmenter) side(at224 int) int { return (at224*a.t.Resolution + 112) / 224 }
 
 // scale resizes the shorter side to a random length and crops at random.
-func (a *Augmenter) scale(dst []float32, img *Image, d *Draw) {
+func (a *Augmenter) scale(dst []float32, img *raster.Image, d *Draw) {
 	n, lo, hi := a.t.Resolution, a.side(256), a.side(480)
 	w, h := shorterTo(img.W, img.H, lo+d.IntN(hi-lo+1))
 	y := d.IntN(h - n + 1)
 	x := d.IntN(w - n + 1)
-	a.resize.resample(&a.resized, img, rect{0, 0, img.W, img.H}, w, h, rect{x, y, n, n})
+	a.resize.Resample(&a.resized, img, raster.Box(0, 0, img.W, img.H), w, h, raster.Box(x, y, n, n))
 	a.emit(dst, &a.resized, 0, 0, d.Uint64()>>63 == 1)
 }
 
 // centre is torchvision's Resize(256) and CenterCrop(224).
-func (a *Augmenter) centre(dst []float32, img *Image) {
+func (a *Augmenter) centre(dst []float32, img *raster.Image) {
 	n := a.t.Resolution
 	w, h := shorterTo(img.W, img.H, a.side(256))
 	// torchvision rounds half to even here: int(round((h - n) / 2.0)).
 	x, y := int(math.RoundToEven(float64(w-n)/2)), int(math.RoundToEven(float64(h-n)/2))
-	a.resize.resample(&a.resized, img, rect{0, 0, img.W, img.H}, w, h, rect{x, y, n, n})
+	a.resize.Resample(&a.resized, img, raster.Box(0, 0, img.W, img.H), w, h, raster.Box(x, y, n, n))
 	a.emit(dst, &a.resized, 0, 0, false)
 }
 
@@ -174,7 +176,7 @@ func shorterTo(w, h, s int) (int, int) {
 }
 
 // resizedCrop draws area and ratio up to ten times until the box fits, as torchvision does, and else falls back to the centre.
-func (a *Augmenter) resizedCrop(dst []float32, img *Image, d *Draw) {
+func (a *Augmenter) resizedCrop(dst []float32, img *raster.Image, d *Draw) {
 	box := centreBox(img.W, img.H)
 	for range 10 {
 		area := float64(img.W) * float64(img.H) * (0.08 + float64(0.92*d.Float64()))
@@ -183,24 +185,24 @@ func (a *Augmenter) resizedCrop(dst []float32, img *Image, d *Draw) {
 		if w > 0 && h > 0 && w <= img.W && h <= img.H {
 			y := d.IntN(img.H - h + 1)
 			x := d.IntN(img.W - w + 1)
-			box = rect{x, y, w, h}
+			box = raster.Box(x, y, w, h)
 			break
 		}
 	}
 	n := a.t.Resolution
-	a.resize.resample(&a.resized, img, box, n, n, rect{0, 0, n, n})
+	a.resize.Resample(&a.resized, img, box, n, n, raster.Box(0, 0, n, n))
 	a.emit(dst, &a.resized, 0, 0, d.Uint64()>>63 == 1)
 }
 
 // centreBox is the largest centred box with a ratio in 3/4..4/3.
-func centreBox(w, h int) rect {
+func centreBox(w, h int) raster.Rect {
 	bw, bh := w, h
 	if 3*w > 4*h {
 		bw = max(1, (4*h+1)/3)
 	} else if 4*w < 3*h {
 		bh = max(1, (4*w+1)/3)
 	}
-	return rect{(w - bw) / 2, (h - bh) / 2, bw, bh}
+	return raster.Box((w - bw) / 2, (h - bh) / 2, bw, bh)
 }
 
 const logFourThirds = 0.28768207245178092743921900599383
@@ -217,7 +219,7 @@ func expSmall(x float64) float64 {
 
 // emit normalises the window of dst's size that starts at (x0, y0) of img, which may reach outside: there the image is black,
 // before normalisation, as the paper and torchvision pad.
-func (a *Augmenter) emit(dst []float32, img *Image, x0, y0 int, flip bool) {
+func (a *Augmenter) emit(dst []float32, img *raster.Image, x0, y0 int, flip bool) {
 	n := a.t.Resolution
 	plane := n * n
 	for y := range n {

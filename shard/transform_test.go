@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // plain is a Transform whose output is the pixel value itself over 255.
@@ -13,15 +15,15 @@ func plain(k Kind, train bool, resolution int) Transform {
 	return Transform{Kind: k, Train: train, Resolution: resolution, Pad: 4, Std: [3]float32{1, 1, 1}}
 }
 
-func pattern(w, h int) *Image {
-	m := &Image{W: w, H: h, Pix: make([]byte, 3*w*h)}
+func pattern(w, h int) *raster.Image {
+	m := &raster.Image{W: w, H: h, Pix: make([]byte, 3*w*h)}
 	for i := range m.Pix {
 		m.Pix[i] = byte(mix(uint64(i)))
 	}
 	return m
 }
 
-func apply(t Transform, img *Image, d Draw) []float32 {
+func apply(t Transform, img *raster.Image, d Draw) []float32 {
 	dst := make([]float32, t.Values())
 	for i := range dst {
 		dst[i] = float32(math.NaN()) // every value must be written
@@ -102,73 +104,9 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// TestResampleKnown compares with results worked out by hand for the triangle filter.
-func TestResampleKnown(t *testing.T) {
-	grey := func(w, h int, v ...byte) *Image {
-		m := &Image{W: w, H: h}
-		for _, b := range v {
-			m.Pix = append(m.Pix, b, b, b)
-		}
-		return m
-	}
-	for _, c := range []struct {
-		src  *Image
-		w, h int
-		want []byte
-	}{
-		{grey(4, 1, 0, 100, 200, 40), 4, 1, []byte{0, 100, 200, 40}},
-		// Twice as wide: centres at -0.25 and 0.25 from the samples, weights 3/4 and 1/4; the edge has one sample.
-		{grey(2, 1, 0, 100), 4, 1, []byte{0, 25, 75, 100}},
-		// Half as wide: the triangle is 4 wide. First output, centre 1: weights 3/4, 3/4, 1/4 of the samples at 0.5, 1.5, 2.5.
-		{grey(4, 1, 0, 70, 140, 210), 2, 1, []byte{50, 160}},
-		{grey(1, 4, 0, 70, 140, 210), 1, 2, []byte{50, 160}},
-	} {
-		var r resampler
-		dst := &Image{}
-		r.resample(dst, c.src, rect{0, 0, c.src.W, c.src.H}, c.w, c.h, rect{0, 0, c.w, c.h})
-		for i, want := range c.want {
-			if got := dst.Pix[3*i]; got != want {
-				t.Errorf("%dx%d to %dx%d: value %d is %d, want %d", c.src.W, c.src.H, c.w, c.h, i, got, want)
-			}
-		}
-	}
-}
-
-// TestResampleWindow: a window of the result is that part of the whole result, and what lies outside of the box has no influence.
-func TestResampleWindow(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		src := pattern(rapid.IntRange(1, 60).Draw(rt, "srcW"), rapid.IntRange(1, 60).Draw(rt, "srcH"))
-		part := func(n int, name string) (int, int) {
-			size := rapid.IntRange(1, n).Draw(rt, name)
-			return rapid.IntRange(0, n-size).Draw(rt, name+" at"), size
-		}
-		var box, win rect
-		box.x, box.w = part(src.W, "box w")
-		box.y, box.h = part(src.H, "box h")
-		w, h := rapid.IntRange(1, 50).Draw(rt, "w"), rapid.IntRange(1, 50).Draw(rt, "h")
-		win.x, win.w = part(w, "window w")
-		win.y, win.h = part(h, "window h")
-		cut := &Image{W: box.w, H: box.h}
-		for y := range box.h {
-			start := 3 * ((box.y+y)*src.W + box.x)
-			cut.Pix = append(cut.Pix, src.Pix[start:start+3*box.w]...)
-		}
-		var r resampler
-		whole, got := &Image{}, &Image{}
-		r.resample(whole, cut, rect{0, 0, box.w, box.h}, w, h, rect{0, 0, w, h})
-		r.resample(got, src, box, w, h, win)
-		for y := range win.h {
-			start := 3 * ((win.y+y)*w + win.x)
-			if !slices.Equal(got.Pix[3*y*win.w:3*(y+1)*win.w], whole.Pix[start:start+3*win.w]) {
-				rt.Fatalf("row %d of window %+v differs", y, win)
-			}
-		}
-	})
-}
-
 // TestConstantImage: whatever is done to a picture of one colour, inside it stays that colour.
 func TestConstantImage(t *testing.T) {
-	img := &Image{W: 301, H: 207, Pix: slices.Repeat([]byte{10, 200, 255}, 301*207)}
+	img := &raster.Image{W: 301, H: 207, Pix: slices.Repeat([]byte{10, 200, 255}, 301*207)}
 	for _, kind := range []Kind{KindScale, KindResizedCrop} {
 		for _, train := range []bool{false, true} {
 			tr := plain(kind, train, 224)

@@ -1,19 +1,16 @@
-package shard
+package raster
 
 import (
 	"math"
 	"slices"
 )
 
-// A rect is a window of whole pixels.
-type rect struct{ x, y, w, h int }
-
 // resampleBits is the precision of the fixed-point weights: 8 bits of pixel and 2 of head-room are left of 32.
 const resampleBits = 32 - 8 - 2
 
-// A resampler resizes with a triangle filter that widens with the scale when shrinking (antialiased bilinear), in two passes with
+// A Resampler resizes with a triangle filter that widens with the scale when shrinking (antialiased bilinear), in two passes with
 // 8-bit pixels between them and fixed-point weights: the arithmetic of Pillow's Image.resize, and so of torchvision on PIL images.
-type resampler struct {
+type Resampler struct {
 	horizontal, vertical weights
 	tmp                  []byte
 }
@@ -55,23 +52,23 @@ func (w *weights) compute(in, out, from, n int) {
 	}
 }
 
-// resample resizes the box of src to w x h pixels and writes the given window of the result to dst. What lies outside the box does
+// Resample resizes the box of src to w x h pixels and writes the given window of the result to dst. What lies outside the box does
 // not reach the result.
-func (r *resampler) resample(dst, src *Image, box rect, w, h int, window rect) {
-	r.horizontal.compute(box.w, w, window.x, window.w)
-	r.vertical.compute(box.h, h, window.y, window.h)
+func (r *Resampler) Resample(dst, src *Image, box Rect, w, h int, window Rect) {
+	r.horizontal.compute(box.W, w, window.X, window.W)
+	r.vertical.compute(box.H, h, window.Y, window.H)
 	// Rows of the box that the window needs.
 	lo := int(r.vertical.first[0])
-	last := window.h - 1
+	last := window.H - 1
 	hi := int(r.vertical.first[last] + r.vertical.count[last])
-	stride := 3 * window.w
+	stride := 3 * window.W
 	r.tmp = slices.Grow(r.tmp[:0], (hi-lo)*stride)[:(hi-lo)*stride]
 	for y := lo; y < hi; y++ {
-		start := 3 * ((box.y+y)*src.W + box.x)
-		r.horizontal.row(r.tmp[(y-lo)*stride:(y-lo+1)*stride], src.Pix[start:start+3*box.w])
+		start := 3 * ((box.Y+y)*src.W + box.X)
+		r.horizontal.row(r.tmp[(y-lo)*stride:(y-lo+1)*stride], src.Pix[start:start+3*box.W])
 	}
-	dst.resize(window.w, window.h)
-	for y := range window.h {
+	dst.Resize(window.W, window.H)
+	for y := range window.H {
 		v := &r.vertical
 		k := v.values[y*v.size : y*v.size+int(v.count[y])]
 		column(dst.Pix[y*stride:(y+1)*stride], r.tmp[(int(v.first[y])-lo)*stride:], stride, k)
@@ -92,7 +89,7 @@ func (w *weights) row(dst, src []byte) {
 			b += v * int32(q[2])
 		}
 		o := dst[3*i : 3*i+3 : 3*i+3]
-		o[0], o[1], o[2] = clip8(r>>resampleBits), clip8(g>>resampleBits), clip8(b>>resampleBits)
+		o[0], o[1], o[2] = Clip8(r>>resampleBits), Clip8(g>>resampleBits), Clip8(b>>resampleBits)
 	}
 }
 
@@ -105,8 +102,8 @@ func column(dst, src []byte, stride int, k []int32) {
 			sum += v * int32(src[at])
 			at += stride
 		}
-		dst[x] = clip8(sum >> resampleBits)
+		dst[x] = Clip8(sum >> resampleBits)
 	}
 }
 
-func clip8(v int32) byte { return byte(min(max(v, 0), 255)) }
+func Clip8(v int32) byte { return byte(min(max(v, 0), 255)) }

@@ -1,4 +1,6 @@
-package shard
+package jpeg
+
+import "github.com/lockstep-ml/lockstep/shard/raster"
 
 // The inverse cosine transform of Loeffler, Ligtenberg and Moschytz ("Practical Fast 1-D DCT Algorithms with 11 Multiplications",
 // ICASSP 1989) in 13-bit fixed point, columns first with 2 bits kept between the passes: the choices of libjpeg's accurate integer
@@ -60,14 +62,14 @@ func idct(out []byte, stride int, c *[64]int32) {
 		o := out[y*stride : y*stride+8 : y*stride+8]
 		e0, e1, e2, e3, o0, o1, o2, o3 := butterfly(r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7])
 		e0, e1, e2, e3 = e0+half2, e1+half2, e2+half2, e3+half2
-		o[0], o[1], o[2], o[3] = clip8((e0+o0)>>shift2), clip8((e1+o1)>>shift2), clip8((e2+o2)>>shift2), clip8((e3+o3)>>shift2)
-		o[4], o[5], o[6], o[7] = clip8((e3-o3)>>shift2), clip8((e2-o2)>>shift2), clip8((e1-o1)>>shift2), clip8((e0-o0)>>shift2)
+		o[0], o[1], o[2], o[3] = raster.Clip8((e0+o0)>>shift2), raster.Clip8((e1+o1)>>shift2), raster.Clip8((e2+o2)>>shift2), raster.Clip8((e3+o3)>>shift2)
+		o[4], o[5], o[6], o[7] = raster.Clip8((e3-o3)>>shift2), raster.Clip8((e2-o2)>>shift2), raster.Clip8((e1-o1)>>shift2), raster.Clip8((e0-o0)>>shift2)
 	}
 }
 
 // idctDC is idct of a block whose other coefficients are all zero.
 func idctDC(out []byte, stride int, dc int32) {
-	v := clip8((dc<<passBits+1<<(passBits+2))>>(passBits+3) + 128)
+	v := raster.Clip8((dc<<passBits+1<<(passBits+2))>>(passBits+3) + 128)
 	for y := range 8 {
 		o := out[y*stride : y*stride+8 : y*stride+8]
 		for x := range o {

@@ -1,6 +1,10 @@
-package shard
+package jpeg
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
+)
 
 // A plane is one component's samples, row by row.
 type plane struct {
@@ -25,7 +29,7 @@ type upsampler struct {
 }
 
 // toRGB writes the image. dst has its size already.
-func (u *upsampler) toRGB(dst *Image, p *ycc) {
+func (u *upsampler) toRGB(dst *raster.Image, p *ycc) {
 	cw, ch := (p.w+p.hs-1)/p.hs, (p.h+p.vs-1)/p.vs
 	n := cw * p.hs
 	u.cb = slices.Grow(u.cb[:0], n)[:n]
@@ -129,8 +133,8 @@ func rgbRow(dst, luma, cb, cr []byte) {
 	for x, v := range luma {
 		y, b, r := int32(v), cb[x], cr[x]
 		p := dst[3*x : 3*x+3 : 3*x+3]
-		p[0] = clip8(y + t.crR[r])
-		p[1] = clip8(y + (t.cbG[b]+t.crG[r])>>16)
-		p[2] = clip8(y + t.cbB[b])
+		p[0] = raster.Clip8(y + t.crR[r])
+		p[1] = raster.Clip8(y + (t.cbG[b]+t.crG[r])>>16)
+		p[2] = raster.Clip8(y + t.cbB[b])
 	}
 }

@@ -1,4 +1,4 @@
-package shard
+package jpeg
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // errOtherJPEG marks a JPEG that the standard library has to decode: progressive, several scans, CMYK, RGB, odd sampling.
@@ -150,7 +152,7 @@ func (d *baseline) frame(b []byte) error {
 	if d.h == 0 || d.n != 1 && d.n != 3 {
 		return errOtherJPEG
 	}
-	if err := checkPixels(d.w, d.h); err != nil {
+	if err := raster.CheckPixels(d.w, d.h); err != nil {
 		return err
 	}
 	for i := range d.n {
@@ -332,8 +334,8 @@ func (d *baseline) ycc() ycc {
 }
 
 // toRGB writes the decoded image to dst.
-func (d *baseline) toRGB(dst *Image, up *upsampler) {
-	dst.resize(d.w, d.h)
+func (d *baseline) toRGB(dst *raster.Image, up *upsampler) {
+	dst.Resize(d.w, d.h)
 	if d.n == 3 {
 		p := d.ycc()
 		up.toRGB(dst, &p)
