@@ -202,7 +202,7 @@ func centreBox(w, h int) raster.Rect {
 	} else if 4*w < 3*h {
 		bh = max(1, (4*w+1)/3)
 	}
-	return raster.Box((w - bw) / 2, (h - bh) / 2, bw, bh)
+	return raster.Box((w-bw)/2, (h-bh)/2, bw, bh)
 }
 
 const logFourThirds = 0.28768207245178092743921900599383
