@@ -17,6 +17,7 @@ import (
 // worker that others keep busy.
 type balance struct {
 	replicas int
+	equal    bool             // speed does not count
 	workers  map[string]*pace // looked up only, never ranged over
 	looks    int              // in a row that found a better assignment
 }
@@ -99,7 +100,9 @@ func (b *balance) costs(workers []string) []float64 {
 		}
 	}
 	unknown := 1.0
-	if len(measured) > 0 {
+	if b.equal {
+		clear(costs)
+	} else if len(measured) > 0 {
 		unknown = middle(measured)
 	}
 	for i := range costs {
@@ -206,7 +209,7 @@ func (b *balance) better(workers []string, current []int) bool {
 			p.idle++
 		}
 	}
-	if !b.settled(workers) || !b.pays(workers, costs, shares) {
+	if b.equal || !b.settled(workers) || !b.pays(workers, costs, shares) {
 		b.looks = 0
 		return false
 	}

@@ -271,3 +271,20 @@ func BenchmarkBalanceOf1024(b *testing.B) {
 		}
 	})
 }
+
+// Equal shares stay equal, whatever was measured.
+func TestEqualShares(t *testing.T) {
+	b := newBalance(9)
+	b.equal = true
+	workers := named(2)
+	for range 5 * settled {
+		b.observe("w0", 5, 5*time.Second)
+		b.observe("w1", 4, 40*time.Second)
+		if host := b.assign(workers); !slices.Equal(sharesOf(t, host, 2), []int{5, 4}) {
+			t.Fatalf("assigned %v", host)
+		}
+		if b.better(workers, b.assign(workers)) {
+			t.Fatal("another assignment is said to pay")
+		}
+	}
+}

@@ -20,6 +20,8 @@ type Config struct {
 	// Group is how many workers a group of the ring has: 1 for a flat ring, 0 for what measured latency and rate of the links suggest.
 	// A ring that does not divide into such groups is flat.
 	Group int
+	// EqualShares gives every worker as many replicas, whatever they cost it. Without it replicas go where they finish soonest.
+	EqualShares bool
 	// Epoch counts the coordinators of the run, from 1: one more than the newest in the journal.
 	Epoch uint64
 	// VerifyEvery has the workers' states compared after every multiple of so many steps, and one replica of the step behind each

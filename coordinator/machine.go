@@ -89,6 +89,7 @@ func New(cfg Config) (*Machine, error) {
 	}
 	cfg.Schedule = cfg.Schedule.clone()
 	m := &Machine{cfg: cfg, base: cfg.FirstStep, removed: map[string]string{}, balance: newBalance(cfg.Replicas)}
+	m.balance.equal = cfg.EqualShares
 	m.ref = Reference{DataFingerprint: cfg.DataFingerprint, DataSummary: cfg.DataSummary, Numerics: cfg.Numerics}
 	m.startFrom(cfg.FirstStep, cfg.Resumed, cfg.Schedule.MarshalState())
 	return m, nil

@@ -37,6 +37,7 @@ type runOptions struct {
 	resumeFrom string
 	stateDir   string
 	verify     uint64
+	assign     string // assignSpeed or assignEqual
 	keep       int
 	listen     string
 	control    string
@@ -48,6 +49,12 @@ type runOptions struct {
 	sec        network
 }
 
+// The values of --assign.
+const (
+	assignSpeed = "speed"
+	assignEqual = "equal"
+)
+
 func (o *runOptions) resuming() bool { return o.resume || o.resumeFrom != "" }
 
 // addRunFlags adds what `train` and `coordinator` share.
@@ -56,6 +63,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.AddFlagSet(o.settings.flags)
 	f.IntVar(&o.workers, "workers", 2, "workers that the run begins with")
 	f.Var(&o.group, "group", groupHelp)
+	f.StringVar(&o.assign, "assign", assignSpeed, "which workers host how many replicas: speed, where they finish soonest by measured times, or equal")
 	f.StringVar(&o.out, "out", "", "output folder; empty: runs/NETWORK-TIME")
 	f.BoolVar(&o.resume, "resume", false, "go on with the run in --out, from its newest checkpoint")
 	f.BoolVar(&o.goOn, "continue", false, "go on with the run in --out as --resume does, or begin it if the folder holds none")
@@ -78,6 +86,9 @@ func (o *runOptions) open(cmd *cobra.Command) error {
 	}
 	if err := o.group.check(o.workers); err != nil {
 		return err
+	}
+	if o.assign != assignSpeed && o.assign != assignEqual {
+		return fmt.Errorf("--assign %q is unknown: want %s or %s", o.assign, assignSpeed, assignEqual)
 	}
 	if o.out == "" {
 		if o.resume || o.goOn {
@@ -244,7 +255,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	m := &cfg.Machine
 	m.Run, m.TotalSteps, m.FirstStep, m.StepsPerEpoch = name, p.total, p.initial.Step, p.perEpoch
 	m.GlobalBatch, m.Replicas, m.MinWorkers = p.settings.batch, p.settings.replicas(), o.workers
-	m.Group = int(o.group)
+	m.Group, m.EqualShares = int(o.group), o.assign == assignEqual
 	m.CheckpointEvery, m.Resumed, m.Schedule = p.settings.checkpointEvery, p.resumed, p.schedule
 	if m.Resumed == "" {
 		m.Resumed = filepath.Join(checkpointDir(o.out), checkpoint.FileName(0))
