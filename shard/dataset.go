@@ -194,8 +194,13 @@ func (d *Dataset) Load(dec *Decoder, dst *raster.Image, i int) error {
 	if d.copies {
 		dec.buf = b
 	}
+	return d.decode(dec, dst, b, i)
+}
+
+// decode decodes the bytes of image i.
+func (d *Dataset) decode(dec *Decoder, dst *raster.Image, b []byte, i int) error {
 	if err := dec.Decode(dst, b, d.encoding); err != nil {
-		return &DamagedError{Archive: d.path, Member: d.samples[i].name, Err: err}
+		return &DamagedError{Archive: d.path, Member: d.samples[i].name, Offset: d.samples[i].offset, Err: err}
 	}
 	return nil
 }

@@ -42,11 +42,12 @@ func (e *TruncatedError) Unwrap() error { return e.Err }
 type DamagedError struct {
 	Archive string // the data set's path
 	Member  string // the image's name inside it
+	Offset  int64  // of its first byte in its file
 	Err     error
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%s: damaged image %s: %v; replace it, or let the run go on without it with --skip-damaged", e.Archive, e.Member, e.Err)
+	return fmt.Sprintf("%s: damaged image %s (at byte %d): %v; replace it, or let the run go on without it with --skip-damaged", e.Archive, e.Member, e.Offset, e.Err)
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -10,52 +11,65 @@ import (
 // A decodeWorker is what one decoder's goroutine owns.
 type decodeWorker struct {
 	p   *prefetcher
+	ctx context.Context // of the prefetcher's run
 	aug *Augmenter
 	dec Decoder
 	img raster.Image
 }
 
-// fill makes places from..to-1 of the batch.
-func (w *decodeWorker) fill(b *Batch, from, to int) error {
-	values := w.p.transform.Values()
-	for k := from; k < to; k++ {
+// fill makes these places of a batch.
+func (w *decodeWorker) fill(q *pending, places []int) error {
+	values, b := w.p.transform.Values(), q.batch
+	for _, k := range places {
 		dst := b.Images[k*values : (k+1)*values]
-		epoch, index := w.p.locate(b.Step, b.Replicas[k/w.p.places], k%w.p.places)
-		label, err := w.load(index)
+		index, used, err := q.index[k], -1, error(nil)
+		if index >= 0 {
+			used, err = w.load(q.raw[k], index)
+		}
 		if err != nil {
 			return err
 		}
-		b.Labels[k], b.Samples[k] = label, index
-		if label < 0 {
+		b.Labels[k], b.Samples[k] = -1, used
+		if used < 0 {
 			clear(dst)
 			continue
 		}
-		w.aug.Apply(dst, &w.img, NewDraw(w.p.seed, epoch, index))
+		b.Labels[k] = int32(w.p.ds.Label(used))
+		w.aug.Apply(dst, &w.img, NewDraw(w.p.seed, q.epoch[k], index))
 	}
 	return nil
 }
 
-// load decodes the image into w.img and returns its label, -1 for an empty place. With SkipDamaged the next good image stands in
-// for a damaged one, whoever reads it.
-func (w *decodeWorker) load(index int) (int32, error) {
-	if index < 0 {
-		return -1, nil
-	}
+// load decodes the image into w.img and returns which one it is, -1 to leave the place empty. With SkipDamaged the next good image stands
+// in for a damaged one, whoever reads it.
+func (w *decodeWorker) load(r raw, index int) (used int, err error) {
 	ds := w.p.ds
 	for k := range ds.Len() {
 		j := (index + k) % ds.Len()
-		err := ds.Load(&w.dec, &w.img, j)
+		err := w.decode(r, j)
 		if err == nil {
-			return int32(ds.Label(j)), nil
+			return j, nil
 		}
 		var damaged *DamagedError
 		if !errors.As(err, &damaged) || !ds.skipDamaged {
-			return 0, err
+			return -1, err
 		}
 		ds.markDamaged(j)
 		if w.p.dropEmpty {
 			return -1, nil
 		}
+		r = raw{} // what stands in was not fetched
 	}
-	return 0, fmt.Errorf("%s: %w that can be decoded: all %d are damaged", ds.path, ErrNoImages, ds.Len())
+	return -1, fmt.Errorf("%s: %w that can be decoded: all %d are damaged", ds.path, ErrNoImages, ds.Len())
+}
+
+// decode decodes what was fetched, or fetches it.
+func (w *decodeWorker) decode(r raw, index int) error {
+	if r.err != nil {
+		return r.err
+	}
+	if r.b == nil {
+		return w.p.ds.Load(&w.dec, &w.img, index)
+	}
+	return w.p.ds.decode(&w.dec, &w.img, r.b, index)
 }

@@ -57,7 +57,7 @@ func start(t testing.TB, run func(context.Context) error, stop func() error) {
 
 func testLoader(t testing.TB, ds *Dataset, plan Plan, decoders, depth int) *Loader {
 	t.Helper()
-	l, err := NewLoader(LoaderConfig{Dataset: ds, Plan: plan, Transform: CIFARTransform(true), Decoders: decoders, Depth: depth})
+	l, err := NewLoader(LoaderConfig{Dataset: ds, Plan: plan, Transform: CIFARTransform(true), Supply: Supply{Decoders: decoders, Depth: depth}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestAllDamaged(t *testing.T) {
 func evalAll(t *testing.T, ds *Dataset, batch, workers int) (images [][]float32, labels [][]int32) {
 	t.Helper()
 	for w := range workers {
-		e, err := NewEval(EvalConfig{Dataset: ds, Transform: CIFARTransform(false), Batch: batch, Worker: w, Workers: workers, Decoders: 2})
+		e, err := NewEval(EvalConfig{Dataset: ds, Transform: CIFARTransform(false), Batch: batch, Worker: w, Workers: workers, Supply: Supply{Decoders: 2}})
 		if err != nil {
 			t.Fatal(err)
 		}
