@@ -154,7 +154,7 @@ func (m *Machine) conclude() {
 // result is what the run came to.
 func (m *Machine) result() Result {
 	c := m.checkpoint()
-	r := Result{Step: c.Step, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Tail: m.meter.averageTail(), Evaluation: m.eval, Path: c.Path}
+	r := Result{Step: c.Step, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Tail: m.meter.averageTail(), DataWait: m.meter.waits, DataShare: m.meter.dataShare(), Evaluation: m.eval, Path: c.Path}
 	if m.cfg.NoStore || m.ending.kind == endCompleted {
 		r.Step = max(c.Step, m.meter.step)
 	}

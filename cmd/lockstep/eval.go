@@ -105,7 +105,7 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	ds, err := shard.Open(ctx, shard.Options{Path: s.data, Split: o.split, SkipDamaged: s.skipDamaged})
+	ds, err := shard.Open(ctx, shard.Options{Path: s.data, Split: o.split, SkipDamaged: s.skipDamaged.any()})
 	if err != nil {
 		return err
 	}
@@ -133,8 +133,12 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range ds.Damaged() {
+	damaged := ds.Damaged()
+	for _, name := range damaged {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: left out, damaged:", name)
+	}
+	if s.skipDamaged.exceeded(len(damaged)) {
+		return fmt.Errorf("%w: %d, --%s %v allows no more", errTooManyDamaged, len(damaged), skipFlag, &s.skipDamaged)
 	}
 	if o.asJSON {
 		return printJSON(cmd.OutOrStdout(), res)
@@ -150,7 +154,7 @@ func evalOn(ctx context.Context, engine core.Engine[float32], net *core.Network,
 	var m core.Metrics
 	begun := time.Now()
 	logits := make([]float32, c.Batch*net.Classes)
-	err := visitAll(ctx, c, func(b core.Batch) error {
+	_, err := visitAll(ctx, c, func(b core.Batch) error {
 		z := logits[:len(b.Labels)*net.Classes]
 		if err := engine.Eval(b, z); err != nil {
 			return err

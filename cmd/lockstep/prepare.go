@@ -50,6 +50,7 @@ type prepared struct {
 	journal  *journal.Journal
 	history  journal.Opened
 	ledger   *ledger.Writer
+	damaged  *damagedLog
 	notes    []string // for people, before training begins
 }
 
@@ -157,6 +158,9 @@ func (p *prepared) claim(o *runOptions) (err error) {
 	if p.ledger, err = p.openLedger(o); err != nil {
 		return err
 	}
+	if err := p.openDamaged(o); err != nil {
+		return err
+	}
 	return p.openStore(o)
 }
 
@@ -165,6 +169,10 @@ func (p *prepared) close() error {
 	var errs []error
 	if p.ledger != nil {
 		errs = append(errs, p.ledger.Close())
+	}
+	if p.damaged != nil {
+		p.damaged.end()
+		errs = append(errs, p.damaged.Sync())
 	}
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
@@ -248,7 +256,7 @@ func (p *prepared) openStore(o *runOptions) error {
 // openData looks at the data set, and builds the network for its classes.
 func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint) error {
 	s := p.settings
-	d, err := openData(ctx, s.data, s.skipDamaged)
+	d, err := openData(ctx, s.data, s.skipDamaged.any())
 	if err != nil {
 		return err
 	}
@@ -298,7 +306,7 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 	if p.store.record, err = json.Marshal(p.record); err != nil {
 		return err
 	}
-	p.store.table, p.store.ledger = table, p.ledger
+	p.store.table, p.store.ledger, p.store.damaged = table, p.ledger, p.damaged
 	if resume != nil {
 		p.initial, err = resume.Snapshot(table)
 		return err
@@ -318,11 +326,12 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 
 // runStore writes checkpoints for the coordinator.
 type runStore struct {
-	store  *checkpoint.Store
-	dir    string
-	table  checkpoint.Table
-	record json.RawMessage
-	ledger *ledger.Writer // made safe with each checkpoint
+	store   *checkpoint.Store
+	dir     string
+	table   checkpoint.Table
+	record  json.RawMessage
+	ledger  *ledger.Writer // made safe with each checkpoint, as is the next
+	damaged *damagedLog
 }
 
 // Put implements server.Store.
@@ -337,6 +346,9 @@ func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Me
 	}
 	if err := r.ledger.Sync(); err != nil {
 		return "", fmt.Errorf("the ledger of samples: %w", err)
+	}
+	if err := r.damaged.Sync(); err != nil {
+		return "", fmt.Errorf("the list of damaged images: %w", err)
 	}
 	path, err := r.store.Save(ctx, c)
 	var prune *checkpoint.PruneError

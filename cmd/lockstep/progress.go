@@ -67,8 +67,8 @@ func (p *progressPrinter) step(g coordinator.Progress) {
 	}
 	if now := time.Now(); g.Step != p.shown && (now.Sub(p.last) >= every || g.Step == g.Total) {
 		p.last, p.shown = now, g.Step
-		p.line(fmt.Sprintf("epoch %.2f  step %d/%d  loss %.4f  top-1 %.1f %%  LR %.4g  %.0f img/s  tail %s  %s left",
-			g.Epoch, g.Step, g.Total, g.Loss, 100*g.Top1, g.LR, g.ImagesPerSecond, milliseconds(g.Tail), g.Remaining.Round(time.Second)))
+		p.line(fmt.Sprintf("epoch %.2f  step %d/%d  loss %.4f  top-1 %.1f %%  LR %.4g  %.0f img/s  tail %s  data %s  %s left",
+			g.Epoch, g.Step, g.Total, g.Loss, 100*g.Top1, g.LR, g.ImagesPerSecond, milliseconds(g.Tail), milliseconds(g.DataWait), g.Remaining.Round(time.Second)))
 	}
 }
 

@@ -36,7 +36,7 @@ type settings struct {
 	epochs                         float64
 	evalEvery                      string
 	checkpointEvery                uint64
-	skipDamaged                    bool
+	skipDamaged                    skipLimit
 }
 
 // The kinds of augmentation by the name a user gives; "" follows the network.
@@ -68,7 +68,8 @@ func newSettings() *settings {
 	f.Var(&s.std, "std", "standard deviation of the images' channels r,g,b; empty: by the network")
 	f.StringVar(&s.evalEvery, "eval-every", "1e", "distance between evaluations: steps, 1e for epochs, 5% of the run; 0: only at the end")
 	f.Uint64Var(&s.checkpointEvery, "checkpoint-every", 500, "steps between checkpoints; 0: only at the end")
-	f.BoolVar(&s.skipDamaged, "skip-damaged", false, "replace images that cannot be decoded by the next good one, and count them")
+	f.Var(&s.skipDamaged, skipFlag, skipFlagHelp)
+	f.Lookup(skipFlag).NoOptDefVal = skipAllWord
 	return s
 }
 
@@ -288,7 +289,7 @@ func (s *settings) transform(n *core.Network, train bool) shard.Transform {
 // absolute makes paths independent of the working directory, for processes started elsewhere.
 func (s *settings) absolute() error {
 	for _, p := range []*string{&s.data, &s.initFrom} {
-		if *p == "" || *p == shard.Builtin {
+		if *p == "" || *p == shard.Builtin || strings.Contains(*p, "://") {
 			continue
 		}
 		abs, err := filepath.Abs(*p)
