@@ -143,6 +143,9 @@ func openTree(ctx context.Context, o Options, guess bool) (*tree, error) {
 	if o.Path == Builtin {
 		return openBuiltin()
 	}
+	if IsSynthetic(o.Path) {
+		return openSynthetic(o.Path)
+	}
 	info, err := os.Stat(o.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: %s", o.Path, ErrNoData, accepted)

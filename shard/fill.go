@@ -23,7 +23,14 @@ func (w *decodeWorker) fill(q *pending, places []int) error {
 	for _, k := range places {
 		dst := b.Images[k*values : (k+1)*values]
 		index, used, err := q.index[k], -1, error(nil)
-		if index >= 0 {
+		switch {
+		case index >= 0 && w.p.pool != nil:
+			b.Labels[k], b.Samples[k] = int32(w.p.ds.Label(index)), index
+			if err := w.p.pool.fill(dst, &w.p.ds.samples[index]); err != nil {
+				return err
+			}
+			continue
+		case index >= 0:
 			used, err = w.load(q.raw[k], index)
 		}
 		if err != nil {

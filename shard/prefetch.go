@@ -36,6 +36,7 @@ type prefetcher struct {
 	end       uint64 // no speculation at or beyond
 	dropEmpty bool   // a damaged image leaves its place empty instead of being replaced
 	direct    bool   // the data set has its bytes in memory: nothing is fetched
+	pool      *pool  // of a synthetic data set, else nil
 
 	mu      sync.Mutex
 	wake    *sync.Cond // decoders wait for work
@@ -81,6 +82,7 @@ func (p *prefetcher) init() {
 	p.inFlight = map[*read]struct{}{}
 	p.Supply.fill(p.ds.path)
 	_, p.direct = p.ds.store.(memoryStore)
+	p.pool = newPool(p.ds, p.transform, p.seed)
 	p.baseCtx = context.Background()
 	p.newFetchContext()
 }

@@ -47,7 +47,7 @@ func newSettings() *settings {
 	f := s.flags
 	f.SortFlags = false
 	f.StringVar(&s.arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
-	f.StringVar(&s.data, "data", shard.Builtin, "data set: a folder, .tar or .tar.gz of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, or builtin")
+	f.StringVar(&s.data, "data", shard.Builtin, "data set: a folder, .tar or .tar.gz of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, builtin, or synthetic[:HxW[:CLASSES[:IMAGES]]] (noise that costs nothing, to compare with)")
 	f.Float64Var(&s.epochs, "epochs", 0, "length of the run in passes over the training images")
 	f.Uint64Var(&s.steps, "steps", 0, "length of the run in steps, instead of --epochs")
 	f.IntVar(&s.batch, "batch", 256, "images of one step, over all workers")
@@ -289,7 +289,7 @@ func (s *settings) transform(n *core.Network, train bool) shard.Transform {
 // absolute makes paths independent of the working directory, for processes started elsewhere.
 func (s *settings) absolute() error {
 	for _, p := range []*string{&s.data, &s.initFrom} {
-		if *p == "" || *p == shard.Builtin || strings.Contains(*p, "://") {
+		if *p == "" || *p == shard.Builtin || shard.IsSynthetic(*p) || strings.Contains(*p, "://") {
 			continue
 		}
 		abs, err := filepath.Abs(*p)
