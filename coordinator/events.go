@@ -129,6 +129,7 @@ const (
 	CauseRing              // a neighbour failed or was too late
 	CauseNonFinite         // a gradient was NaN or infinite
 	CauseLocal             // data, engine or memory of this worker
+	CauseDamaged           // an image of the data set cannot be decoded here
 )
 
 // Aborted says that a worker is out of any step and holds the state of Step committed steps.
@@ -142,6 +143,7 @@ type Aborted struct {
 	Generation uint64
 	Behind     bool     // of a follower: Step is its base and the steps it has kept since, and it does not hold that state
 	Kept       []uint64 // steps of the states that it could go back to, rising
+	Sample     string   // the image that CauseDamaged is about
 }
 
 // Heartbeat says that a worker lives. Every other event of a worker says so too.

@@ -191,6 +191,8 @@ func (m *Machine) verdict() error {
 		return &WorkerLostError{Saved: s, Worker: e.worker, How: e.how, AtStep: at}
 	case endNonFinite:
 		return &NonFiniteError{Saved: s, Worker: e.worker, AtStep: e.step, Reason: e.how}
+	case endDamaged:
+		return &DamagedDataError{Saved: s, Worker: e.worker, AtStep: at, Reason: e.how}
 	case endMismatch:
 		return &HashMismatchError{Saved: s, AtStep: e.step, What: e.what, Workers: e.workers, Hashes: e.hashes, Odd: outvoted(e.workers, e.hashes)}
 	case endInterrupted:

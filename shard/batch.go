@@ -49,3 +49,6 @@ func (b *Batch) Valid() int {
 	}
 	return n
 }
+
+// DamagedSample is the image's name, for those who know no more of the error.
+func (e *DamagedError) DamagedSample() string { return e.Member }

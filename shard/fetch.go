@@ -53,6 +53,7 @@ type want struct {
 	q     *pending
 	place int
 	order int // of q among those planned together
+	index int // of the sample
 	s     *sample
 }
 
@@ -73,11 +74,11 @@ func (p *prefetcher) plan(fresh []*pending) {
 				q.ready = append(q.ready, place)
 				continue
 			}
-			wants = append(wants, want{q, place, order, &p.ds.samples[index]})
+			wants = append(wants, want{q, place, order, index, &p.ds.samples[index]})
 		}
 	}
 	slices.SortFunc(wants, func(a, b want) int {
-		return cmp.Or(cmp.Compare(a.s.file, b.s.file), cmp.Compare(a.s.offset, b.s.offset), cmp.Compare(a.s.name, b.s.name), a.order-b.order, a.place-b.place)
+		return cmp.Or(cmp.Compare(a.s.file, b.s.file), cmp.Compare(a.s.offset, b.s.offset), a.index-b.index, a.order-b.order, a.place-b.place)
 	})
 	_, ranges := p.ds.store.(rangeStore)
 	reads := coalesce(wants, ranges)
@@ -152,7 +153,7 @@ func (p *prefetcher) perform(ctx context.Context, r *read, s *slab) []raw {
 			for i, w := range r.wants {
 				from := w.s.offset - r.off
 				out[i].b = s.b[from : from+w.s.size : from+w.s.size]
-				out[i].err = p.placed(store.accept(w.s, out[i].b), w.s)
+				out[i].err = p.placed(store.accept(w.s, out[i].b), w)
 			}
 			return out
 		}
@@ -163,7 +164,7 @@ func (p *prefetcher) perform(ctx context.Context, r *read, s *slab) []raw {
 	}
 	for i, w := range r.wants {
 		b, err := p.ds.store.read(w.s, own)
-		out[i] = raw{b: b, err: p.placed(err, w.s)}
+		out[i] = raw{b: b, err: p.placed(err, w)}
 	}
 	return out
 }
@@ -172,7 +173,7 @@ func (p *prefetcher) perform(ctx context.Context, r *read, s *slab) []raw {
 var errStalled = errors.New("no answer")
 
 // placed says which sample a read failed for, and what to do about a source that has stalled.
-func (p *prefetcher) placed(err error, s *sample) error {
+func (p *prefetcher) placed(err error, w want) error {
 	if err == nil {
 		return nil
 	}
@@ -181,9 +182,9 @@ func (p *prefetcher) placed(err error, s *sample) error {
 		return err // names it
 	}
 	if errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded) {
-		return &StallError{Archive: p.ds.path, Member: s.name, Offset: s.offset, Size: s.size, Waited: p.Stall}
+		return &StallError{Archive: p.ds.path, Member: p.ds.Name(w.index), Offset: w.s.offset, Size: int64(w.s.size), Waited: p.Stall}
 	}
-	return fmt.Errorf("%s: read %s (%d bytes from byte %d): %w", p.ds.path, s.name, s.size, s.offset, err)
+	return fmt.Errorf("%s: read %s (%d bytes from byte %d): %w", p.ds.path, p.ds.Name(w.index), w.s.size, w.s.offset, err)
 }
 
 // A StallError tells of a sample whose bytes have not come in time.
@@ -245,5 +246,5 @@ func (p *prefetcher) overdue(q *pending) (error, time.Duration) {
 	if worst == nil || left > 0 {
 		return nil, max(left, time.Millisecond)
 	}
-	return p.placed(errStalled, worst.s), 0
+	return p.placed(errStalled, *worst), 0
 }

@@ -140,7 +140,7 @@ func (p *prefetcher) await(fetchers *sync.WaitGroup) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for r := range p.inFlight { // any order: one example will do
-		p.stuck = fmt.Errorf("loader: a read could not be broken off: %w", p.placed(errStalled, r.wants[0].s))
+		p.stuck = fmt.Errorf("loader: a read could not be broken off: %w", p.placed(errStalled, r.wants[0]))
 	}
 	return p.stuck
 }

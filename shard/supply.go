@@ -20,8 +20,8 @@ const (
 	fetchAhead = 8
 	// DefaultMemory holds three batches of 256 images of ImageNet decoded, one in use, and the bytes of several more.
 	DefaultMemory = 1 << 30
-	// DefaultStall is beyond what a source's own retries take, and short of an operator's patience.
-	DefaultStall = 2 * time.Minute
+	// DefaultStall is beyond what a source's own retries take, and short of the coordinator's patience with a run that stands still.
+	DefaultStall = 3 * time.Minute
 	// Files of this machine come from its page cache or a disk with a short queue; a server wants to be asked for many things at once,
 	// with 100 ms to an answer 32 requests fetch 300 images a second.
 	localFetchers, remoteFetchers = 4, 32

@@ -135,6 +135,13 @@ type NonFinite interface {
 	NonFinite() (replica, index int, local bool)
 }
 
+// DamagedSample is implemented by an error of Data's when an image cannot be decoded.
+type DamagedSample interface {
+	error
+	// DamagedSample is the image's path in the data set.
+	DamagedSample() string
+}
+
 // PeerError is implemented by a ring's error that was seen on one neighbour.
 type PeerError interface {
 	error

@@ -359,6 +359,7 @@ func (w *Worker) abortedMessage(err error) *pb.WorkerMessage {
 	}
 	var nonFinite *NonFiniteError
 	var peer PeerError
+	var damaged DamagedSample
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		a.Cause = pb.Cause_CAUSE_PAUSED
@@ -368,6 +369,8 @@ func (w *Worker) abortedMessage(err error) *pb.WorkerMessage {
 		if nonFinite.Replica >= 0 { // hosted here: this is the report to quote
 			a.Peer = w.cfg.Name
 		}
+	case errors.As(err, &damaged):
+		a.Cause, a.Sample = pb.Cause_CAUSE_DAMAGED, damaged.DamagedSample()
 	case errors.As(err, &peer):
 		a.Cause, a.Peer = pb.Cause_CAUSE_RING, peer.Peer()
 	}

@@ -197,7 +197,7 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	case *pb.WorkerMessage_Aborted:
 		r := b.Aborted
 		return coordinator.Aborted{Worker: worker, Step: r.Step, Cause: causes[r.Cause], Reason: clip(r.Reason), Peer: clip(r.Peer),
-			Generation: r.Generation, Behind: r.Behind, Kept: bounded(r.Kept)}
+			Generation: r.Generation, Behind: r.Behind, Kept: bounded(r.Kept), Sample: clip(r.Sample)}
 	case *pb.WorkerMessage_StateHash:
 		return coordinator.StateHash{Worker: worker, Step: b.StateHash.Step, Hash: clip(b.StateHash.Hash)}
 	case *pb.WorkerMessage_Audit:
@@ -247,7 +247,7 @@ func bounded[T any](list []T) []T { return list[:min(len(list), maxList)] }
 
 var causes = map[pb.Cause]coordinator.Cause{
 	pb.Cause_CAUSE_PAUSED: coordinator.CausePaused, pb.Cause_CAUSE_RING: coordinator.CauseRing,
-	pb.Cause_CAUSE_NON_FINITE: coordinator.CauseNonFinite, pb.Cause_CAUSE_LOCAL: coordinator.CauseLocal,
+	pb.Cause_CAUSE_NON_FINITE: coordinator.CauseNonFinite, pb.Cause_CAUSE_LOCAL: coordinator.CauseLocal, pb.Cause_CAUSE_DAMAGED: coordinator.CauseDamaged,
 }
 
 // clip bounds a text that came from outside.

@@ -31,6 +31,7 @@ const (
 	Cause_CAUSE_RING        Cause = 2 // a neighbour failed or was too late
 	Cause_CAUSE_NON_FINITE  Cause = 3 // a gradient was NaN or infinite; reason names replica and parameter where known
 	Cause_CAUSE_LOCAL       Cause = 4 // data, engine or memory of this worker
+	Cause_CAUSE_DAMAGED     Cause = 5 // an image of the data set cannot be decoded here
 )
 
 // Enum value maps for Cause.
@@ -41,6 +42,7 @@ var (
 		2: "CAUSE_RING",
 		3: "CAUSE_NON_FINITE",
 		4: "CAUSE_LOCAL",
+		5: "CAUSE_DAMAGED",
 	}
 	Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
@@ -48,6 +50,7 @@ var (
 		"CAUSE_RING":        2,
 		"CAUSE_NON_FINITE":  3,
 		"CAUSE_LOCAL":       4,
+		"CAUSE_DAMAGED":     5,
 	}
 )
 
@@ -2333,6 +2336,7 @@ type Aborted struct {
 	Behind        bool                   `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"` // the state of step is not at hand
 	Generation    uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
 	Kept          []uint64               `protobuf:"varint,7,rep,packed,name=kept,proto3" json:"kept,omitempty"` // steps of the states that it could go back to (Plan.restore), ascending
+	Sample        string                 `protobuf:"bytes,8,opt,name=sample,proto3" json:"sample,omitempty"`     // the image that CAUSE_DAMAGED is about
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2414,6 +2418,13 @@ func (x *Aborted) GetKept() []uint64 {
 		return x.Kept
 	}
 	return nil
+}
+
+func (x *Aborted) GetSample() string {
+	if x != nil {
+		return x.Sample
+	}
+	return ""
 }
 
 type GetStateRequest struct {
@@ -2986,7 +2997,7 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\bcorrect1\x18\x03 \x01(\x04R\bcorrect1\x12\x1a\n" +
 	"\bcorrect5\x18\x04 \x01(\x04R\bcorrect5\x12\x19\n" +
 	"\bloss_sum\x18\x05 \x01(\x03R\alossSum\x12.\n" +
-	"\askipped\x18\x06 \x03(\v2\x14.lockstep.v1.SkippedR\askipped\"\xbf\x01\n" +
+	"\askipped\x18\x06 \x03(\v2\x14.lockstep.v1.SkippedR\askipped\"\xd7\x01\n" +
 	"\aAborted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12(\n" +
 	"\x05cause\x18\x02 \x01(\x0e2\x12.lockstep.v1.CauseR\x05cause\x12\x16\n" +
@@ -2996,7 +3007,8 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x06 \x01(\x04R\n" +
 	"generation\x12\x12\n" +
-	"\x04kept\x18\a \x03(\x04R\x04kept\")\n" +
+	"\x04kept\x18\a \x03(\x04R\x04kept\x12\x16\n" +
+	"\x06sample\x18\b \x01(\tR\x06sample\")\n" +
 	"\x0fGetStateRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\"\x82\x01\n" +
 	"\n" +
@@ -3026,14 +3038,15 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x04loss\x18\x06 \x01(\x01R\x04loss\x12*\n" +
 	"\x11images_per_second\x18\a \x01(\x01R\x0fimagesPerSecond\x12\x14\n" +
 	"\x05epoch\x18\b \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05phase\x18\t \x01(\tR\x05phase*g\n" +
+	"\x05phase\x18\t \x01(\tR\x05phase*z\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCAUSE_PAUSED\x10\x01\x12\x0e\n" +
 	"\n" +
 	"CAUSE_RING\x10\x02\x12\x14\n" +
 	"\x10CAUSE_NON_FINITE\x10\x03\x12\x0f\n" +
-	"\vCAUSE_LOCAL\x10\x042\xa2\x02\n" +
+	"\vCAUSE_LOCAL\x10\x04\x12\x11\n" +
+	"\rCAUSE_DAMAGED\x10\x052\xa2\x02\n" +
 	"\aControl\x12I\n" +
 	"\x06Attach\x12\x1a.lockstep.v1.WorkerMessage\x1a\x1f.lockstep.v1.CoordinatorMessage(\x010\x01\x12C\n" +
 	"\bGetState\x12\x1c.lockstep.v1.GetStateRequest\x1a\x17.lockstep.v1.StateChunk0\x01\x12D\n" +
