@@ -54,7 +54,7 @@ type prefetcher struct {
 	wants       []want // scratch
 	slabs       slabs
 	fetching    int64 // bytes of reads planned and slabs not yet given back
-	baseCtx     context.Context
+	runCtx      context.Context
 	fetchCtx    context.Context // of reads for the queue as it is; ends when that is thrown away
 	cancelFetch context.CancelFunc
 }
@@ -83,16 +83,15 @@ func (p *prefetcher) init() {
 	p.Supply.fill(p.ds.path)
 	_, p.direct = p.ds.store.(memoryStore)
 	p.pool = newPool(p.ds, p.transform, p.seed)
-	p.baseCtx = context.Background()
-	p.newFetchContext()
+	p.cancelFetch = func() {}
 }
 
-// newFetchContext breaks off the reads under way. Callers hold mu, or are the only ones.
-func (p *prefetcher) newFetchContext() {
-	if p.cancelFetch != nil {
-		p.cancelFetch()
+// breakOff ends the reads under way. Callers hold mu.
+func (p *prefetcher) breakOff() {
+	p.cancelFetch()
+	if p.running { // else run will
+		p.fetchCtx, p.cancelFetch = context.WithCancel(p.runCtx)
 	}
-	p.fetchCtx, p.cancelFetch = context.WithCancel(p.baseCtx)
 }
 
 // run fetches and decodes until ctx is done or close is called. It returns ctx's error, or nil after close.
@@ -104,8 +103,8 @@ func (p *prefetcher) run(parent context.Context) error {
 		p.mu.Unlock()
 		return fmt.Errorf("loader: Run: %w or running already", ErrClosed)
 	}
-	p.running, p.cancel, p.baseCtx = true, cancel, ctx
-	p.newFetchContext()
+	p.running, p.cancel, p.runCtx = true, cancel, ctx
+	p.breakOff()
 	p.mu.Unlock()
 	defer close(p.ended)
 	stopWake := context.AfterFunc(ctx, p.stop)
@@ -366,7 +365,7 @@ func (p *prefetcher) drop() {
 		p.fetching -= r.end - r.off
 	}
 	p.reads = nil
-	p.newFetchContext()
+	p.breakOff()
 }
 
 // start makes a pending batch.
