@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -16,12 +17,12 @@ type decodeWorker struct {
 }
 
 // fill makes places from..to-1 of the batch.
-func (w *decodeWorker) fill(b *Batch, from, to int) error {
+func (w *decodeWorker) fill(ctx context.Context, b *Batch, from, to int) error {
 	values := w.p.transform.Values()
 	for k := from; k < to; k++ {
 		dst := b.Images[k*values : (k+1)*values]
 		epoch, index := w.p.locate(b.Step, b.Replicas[k/w.p.places], k%w.p.places)
-		label, err := w.load(index)
+		label, err := w.load(ctx, index)
 		if err != nil {
 			return err
 		}
@@ -37,14 +38,14 @@ func (w *decodeWorker) fill(b *Batch, from, to int) error {
 
 // load decodes the image into w.img and returns its label, -1 for an empty place. With SkipDamaged the next good image stands in
 // for a damaged one, whoever reads it.
-func (w *decodeWorker) load(index int) (int32, error) {
+func (w *decodeWorker) load(ctx context.Context, index int) (int32, error) {
 	if index < 0 {
 		return -1, nil
 	}
 	ds := w.p.ds
 	for k := range ds.Len() {
 		j := (index + k) % ds.Len()
-		err := ds.Load(&w.dec, &w.img, j)
+		err := ds.Load(ctx, &w.dec, &w.img, j)
 		if err == nil {
 			return int32(ds.Label(j)), nil
 		}

@@ -128,7 +128,7 @@ func (p *prefetcher) run(parent context.Context) error {
 	defer stopWake()
 	var wg sync.WaitGroup
 	for range p.decoders {
-		wg.Go(p.decode)
+		wg.Go(func() { p.decode(ctx) })
 	}
 	wg.Wait() //bounded: decoders end after the image in hand once stop is called, by ctx or close
 	return parent.Err()
@@ -315,13 +315,13 @@ func (p *prefetcher) finish(q *pending, n int, err error) {
 }
 
 // decode is one decoder's goroutine.
-func (p *prefetcher) decode() {
+func (p *prefetcher) decode(ctx context.Context) {
 	w := &decodeWorker{p: p, aug: NewAugmenter(p.transform)}
 	for {
 		q, from, to := p.take()
 		if q == nil {
 			return
 		}
-		p.finish(q, to-from, w.fill(q.batch, from, to))
+		p.finish(q, to-from, w.fill(ctx, q.batch, from, to))
 	}
 }

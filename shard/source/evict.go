@@ -98,4 +98,3 @@ func (c *cache) scan() (entries []usedFile, total int64, err error) {
 	}
 	return entries, total, nil
 }
-
