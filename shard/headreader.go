@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// farAway is how long a member must be for its bytes to be skipped; shorter ones are read through, since a request costs as
-	// much as they do.
-	farAway = 64 << 10
+	// farAway is how long a member of a remote archive must be for its bytes to be skipped; shorter ones are read through, since a
+	// request costs as much as they do. On this machine only what a page of the disk holds anyway is read.
+	farAway, farAwayHere = 64 << 10, 4 << 10
 	// leastAhead holds a header and the names that may follow it.
 	leastAhead = 4 << 10
 	// mostAhead is one request for the headers of many short members.
@@ -26,6 +26,7 @@ type headReader struct {
 	f    source.File
 	pos  int64
 	end  int64
+	far  int64 // skips longer than this begin a small window
 	err  error
 	skip int64 // how far the last Seek went
 
@@ -34,7 +35,11 @@ type headReader struct {
 }
 
 func newHeadReader(ctx context.Context, f source.File, start, end int64) *headReader {
-	return &headReader{ctx: ctx, f: f, pos: start, end: end, start: start, window: make([]byte, 0, leastAhead)}
+	r := &headReader{ctx: ctx, f: f, pos: start, end: end, start: start, far: farAwayHere, window: make([]byte, 0, leastAhead)}
+	if source.Remote(f.Name()) {
+		r.far = farAway
+	}
+	return r
 }
 
 func (r *headReader) Read(p []byte) (int, error) {
@@ -54,15 +59,15 @@ func (r *headReader) Read(p []byte) (int, error) {
 
 // fill reads the window that begins at pos.
 func (r *headReader) fill() error {
-	n := min(2*cap(r.window), mostAhead)
-	if r.skip > farAway {
+	n := max(leastAhead, min(2*len(r.window), mostAhead))
+	if r.skip > r.far {
 		n = leastAhead
 	}
-	if n > cap(r.window) {
+	if n > cap(r.window) || n < cap(r.window)/4 {
 		r.window = make([]byte, n)
 	}
 	n = int(min(int64(n), r.end-r.pos))
-	r.window, r.start, r.skip = r.window[:n:n], r.pos, 0
+	r.window, r.start, r.skip = r.window[:n], r.pos, 0
 	if err := r.f.ReadAt(r.ctx, r.window, r.pos); err != nil {
 		r.window = r.window[:0]
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -107,7 +108,7 @@ func (p *Opener) List(ctx context.Context, location string, visit func(Entry) er
 	case "s3", "gs":
 		return p.listBucket(ctx, location, s, visit)
 	case "http", "https":
-		return fmt.Errorf("%s: a web server %w: name the files, as in %s", Clean(location), ErrNoListing, Join(Clean(location), "train-{000000..000146}.tar"))
+		return fmt.Errorf("%s: a web server %w: name the files, as in %s", Clean(location), ErrNoListing, strings.TrimRight(Clean(location), "/")+"/train-{000000..000146}.tar")
 	default:
 		return fmt.Errorf("%s: scheme %q is unknown: a location is a path or a URL of %v", Clean(location), s, schemes)
 	}

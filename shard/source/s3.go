@@ -132,8 +132,8 @@ func s3Error(err error) error {
 	switch code {
 	case http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable:
 		return fmt.Errorf("%w (%w)", ErrChanged, err)
-	case http.StatusOK, http.StatusPartialContent:
-		return err // the answer broke off
+	case 0, http.StatusOK, http.StatusPartialContent:
+		return err // there was no answer, or it broke off
 	}
 	text := fmt.Sprintf("%d %s (%v)", code, http.StatusText(code), err)
 	if code == http.StatusUnauthorized || code == http.StatusForbidden {

@@ -20,8 +20,7 @@ func newClient(o Options) *http.Client {
 		Transport: &guard{allowPlain: o.PlainHTTP, base: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: o.Stall, KeepAlive: 15 * time.Second}).DialContext,
-			TLSHandshakeTimeout:   o.Stall,
-			ResponseHeaderTimeout: o.Stall,
+			TLSHandshakeTimeout:   o.Stall, // the rest is the attempt's own
 			ExpectContinueTimeout: time.Second,
 			IdleConnTimeout:       time.Minute,
 			MaxIdleConns:          o.Requests,
