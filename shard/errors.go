@@ -23,7 +23,8 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
-const accepted = "accepted are a folder, a .tar or a .tar.gz, holding train/CLASS/*.jpg (ImageFolder) or the CIFAR binary files, and the word builtin"
+const accepted = "accepted are a folder, a .tar, .tar.gz or .tar.zst, holding train/CLASS/*.jpg (ImageFolder) or the CIFAR binary files; WebDataset shards " +
+	"(shard-{000..146}.tar, or their folder); a folder with ILSVRC2012_img_train.tar; each also as a URL (https, s3, gs); and the word builtin"
 
 // A TruncatedError tells of an archive that ends too early, or whose compressed stream breaks off.
 type TruncatedError struct {

@@ -14,8 +14,8 @@ type rangeStore interface {
 	store
 	// readRange fills p from a file of the store. It may run concurrently.
 	readRange(ctx context.Context, file int32, off int64, p []byte) error
-	// accept checks a sample's bytes that were read so, as read does.
-	accept(s *sample, b []byte) error
+	// accept checks the bytes of sample i of x that were read so, as read does.
+	accept(x *index, i int, b []byte) error
 }
 
 // A memoryStore has the bytes at hand: there is nothing to fetch.
@@ -24,12 +24,11 @@ type memoryStore interface{ inMemory() }
 func (*memStore) inMemory()     {}
 func (*builtinStore) inMemory() {}
 
-func (s *tarStore) readRange(_ context.Context, _ int32, off int64, p []byte) error {
-	_, err := readAt(s.f, "the archive", off, int64(len(p)), p)
-	return err
+func (s *fileStore) readRange(ctx context.Context, file int32, off int64, p []byte) error {
+	return s.files[file].ReadAt(ctx, p, off)
 }
 
-func (s *tarStore) accept(*sample, []byte) error { return nil }
+func (s *fileStore) accept(*index, int, []byte) error { return nil }
 
 const (
 	// maxGap is how many unwanted bytes may lie between two samples of one read: a photograph of ImageNet has 110 KB, and reading so
@@ -54,7 +53,9 @@ type want struct {
 	place int
 	order int // of q among those planned together
 	index int // of the sample
-	s     *sample
+
+	file     int32
+	off, end int64
 }
 
 // raw is what came of a want. slab, in which b lies, is nil where the data set has the bytes in memory.
@@ -74,11 +75,12 @@ func (p *prefetcher) plan(fresh []*pending) {
 				q.ready = append(q.ready, place)
 				continue
 			}
-			wants = append(wants, want{q, place, order, index, &p.ds.samples[index]})
+			s := &p.ds.samples[index]
+			wants = append(wants, want{q, place, order, index, s.file, s.offset, s.offset + int64(s.size)})
 		}
 	}
 	slices.SortFunc(wants, func(a, b want) int {
-		return cmp.Or(cmp.Compare(a.s.file, b.s.file), cmp.Compare(a.s.offset, b.s.offset), a.index-b.index, a.order-b.order, a.place-b.place)
+		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.off, b.off), a.index-b.index, a.order-b.order, a.place-b.place)
 	})
 	_, ranges := p.ds.store.(rangeStore)
 	reads := coalesce(wants, ranges)
@@ -96,19 +98,17 @@ func coalesce(wants []want, ranges bool) []*read {
 	var reads []*read
 	var wanted int64
 	for _, w := range wants {
-		end := w.s.offset + w.s.size
 		if n := len(reads); ranges && n > 0 {
 			r := reads[n-1]
-			gap := w.s.offset - r.end
-			near := w.s.file == r.wants[0].s.file && gap <= maxGap && end-r.off <= maxRead
-			if near && max(end, r.end)-r.off <= 2*(wanted+w.s.size) {
-				wanted += max(0, end-max(r.end, w.s.offset))
-				r.wants, r.first, r.end = append(r.wants, w), min(r.first, w.order), max(r.end, end)
+			near := w.file == r.wants[0].file && w.off-r.end <= maxGap && w.end-r.off <= maxRead
+			if near && max(w.end, r.end)-r.off <= 2*(wanted+w.end-w.off) {
+				wanted += max(0, w.end-max(r.end, w.off))
+				r.wants, r.first, r.end = append(r.wants, w), min(r.first, w.order), max(r.end, w.end)
 				continue
 			}
 		}
-		reads = append(reads, &read{wants: []want{w}, first: w.order, off: w.s.offset, end: end})
-		wanted = w.s.size
+		reads = append(reads, &read{wants: []want{w}, first: w.order, off: w.off, end: w.end})
+		wanted = w.end - w.off
 	}
 	return reads
 }
@@ -149,11 +149,10 @@ func (p *prefetcher) perform(ctx context.Context, r *read, s *slab) []raw {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.Stall, errStalled)
 	defer cancel()
 	if store, ok := p.ds.store.(rangeStore); ok && len(r.wants) > 1 {
-		if err := store.readRange(ctx, r.wants[0].s.file, r.off, s.b); err == nil {
+		if err := store.readRange(ctx, r.wants[0].file, r.off, s.b); err == nil {
 			for i, w := range r.wants {
-				from := w.s.offset - r.off
-				out[i].b = s.b[from : from+w.s.size : from+w.s.size]
-				out[i].err = p.placed(store.accept(w.s, out[i].b), w)
+				out[i].b = s.b[w.off-r.off : w.end-r.off : w.end-r.off]
+				out[i].err = p.placed(store.accept(&p.ds.index, w.index, out[i].b), w)
 			}
 			return out
 		}
@@ -163,7 +162,7 @@ func (p *prefetcher) perform(ctx context.Context, r *read, s *slab) []raw {
 		own = s.b
 	}
 	for i, w := range r.wants {
-		b, err := p.ds.store.read(w.s, own)
+		b, err := p.ds.store.read(ctx, &p.ds.index, w.index, own)
 		out[i] = raw{b: b, err: p.placed(err, w)}
 	}
 	return out
@@ -182,9 +181,9 @@ func (p *prefetcher) placed(err error, w want) error {
 		return err // names it
 	}
 	if errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded) {
-		return &StallError{Archive: p.ds.path, Member: p.ds.Name(w.index), Offset: w.s.offset, Size: int64(w.s.size), Waited: p.Stall}
+		return &StallError{Archive: p.ds.path, Member: p.ds.Name(w.index), Offset: w.off, Size: w.end - w.off, Waited: p.Stall}
 	}
-	return fmt.Errorf("%s: read %s (%d bytes from byte %d): %w", p.ds.path, p.ds.Name(w.index), w.s.size, w.s.offset, err)
+	return fmt.Errorf("%s: read %s (%d bytes from byte %d): %w", p.ds.path, p.ds.Name(w.index), w.end-w.off, w.off, err)
 }
 
 // A StallError tells of a sample whose bytes have not come in time.

@@ -18,19 +18,19 @@ import (
 // A faultyStore is a store whose reads go through a function first, which may fail them, or hold them up until ctx ends.
 type faultyStore struct {
 	store
-	before func(s *sample) error
+	before func(name string) error // a run of several samples has none
 
 	mu    sync.Mutex
 	reads int
 	bytes int64
 }
 
-func (f *faultyStore) read(s *sample, buf []byte) ([]byte, error) {
-	if err := f.before(s); err != nil {
+func (f *faultyStore) read(ctx context.Context, x *index, i int, buf []byte) ([]byte, error) {
+	if err := f.before(x.name(i)); err != nil {
 		return nil, err
 	}
-	f.count(s.size)
-	return f.store.read(s, buf)
+	f.count(int64(x.samples[i].size))
+	return f.store.read(ctx, x, i, buf)
 }
 
 func (f *faultyStore) count(n int64) {
@@ -39,20 +39,22 @@ func (f *faultyStore) count(n int64) {
 	f.reads, f.bytes = f.reads+1, f.bytes+n
 }
 
-// A faultyRanges can also read runs; a run goes through the function as a sample without a name.
+// A faultyRanges can also read runs.
 type faultyRanges struct{ faultyStore }
 
 func (f *faultyRanges) readRange(ctx context.Context, file int32, off int64, p []byte) error {
-	if err := f.before(&sample{offset: off, size: int64(len(p))}); err != nil {
+	if err := f.before(""); err != nil {
 		return err
 	}
 	f.count(int64(len(p)))
 	return f.store.(rangeStore).readRange(ctx, file, off, p)
 }
 
-func (f *faultyRanges) accept(s *sample, b []byte) error { return f.store.(rangeStore).accept(s, b) }
+func (f *faultyRanges) accept(x *index, i int, b []byte) error {
+	return f.store.(rangeStore).accept(x, i, b)
+}
 
-func ignore(*sample) error { return nil }
+func ignore(string) error { return nil }
 
 // photos is a tar of n images in three classes.
 func photos(t testing.TB, n int) string {
@@ -90,8 +92,8 @@ func TestFetchIsPure(t *testing.T) {
 		"no memory": func(t *testing.T) (*Dataset, Supply) { return tar(t), Supply{Decoders: 3, Memory: 1} },
 		"every run fails": func(t *testing.T) (*Dataset, Supply) {
 			ds := tar(t)
-			ds.store = &faultyRanges{faultyStore{store: ds.store, before: func(s *sample) error {
-				if s.name == "" {
+			ds.store = &faultyRanges{faultyStore{store: ds.store, before: func(name string) error {
+				if name == "" {
 					return errors.New("a run that fails")
 				}
 				return nil
@@ -151,11 +153,11 @@ func TestCoalesce(t *testing.T) {
 				off, file = 0, file+1
 			}
 			off += rapid.SampledFrom([]int64{0, 0, 512, maxGap - 1, maxGap, maxGap + 1}).Draw(rt, "gap")
-			s := &sample{file: file, offset: off, size: rapid.SampledFrom([]int64{0, 1, 100 << 10, 300 << 10, maxRead}).Draw(rt, "size")}
+			end := off + rapid.SampledFrom([]int64{0, 1, 100 << 10, 300 << 10, maxRead}).Draw(rt, "size")
 			for range rapid.IntRange(1, 2).Draw(rt, "times") { // an image may be wanted in two epochs
-				wants = append(wants, want{s: s, order: rapid.IntRange(0, 5).Draw(rt, "order")})
+				wants = append(wants, want{file: file, off: off, end: end, order: rapid.IntRange(0, 5).Draw(rt, "order")})
 			}
-			off += s.size
+			off = end
 		}
 		for _, ranges := range []bool{false, true} {
 			var all []want
@@ -167,13 +169,13 @@ func TestCoalesce(t *testing.T) {
 				if !ranges || r.end-r.off > maxRead {
 					rt.Fatalf("%d samples in a run of %d bytes", len(r.wants), r.end-r.off)
 				}
-				first, used, last := r.first, int64(0), (*sample)(nil)
+				first, used, last := r.first, int64(0), int64(-1)
 				for _, w := range r.wants {
-					if w.s.file != r.wants[0].s.file || w.s.offset < r.off || w.s.offset+w.s.size > r.end || w.order < first {
-						rt.Fatalf("a sample at %d of file %d in a run %d to %d of file %d", w.s.offset, w.s.file, r.off, r.end, r.wants[0].s.file)
+					if w.file != r.wants[0].file || w.off < r.off || w.end > r.end || w.order < first {
+						rt.Fatalf("a sample at %d of file %d in a run %d to %d of file %d", w.off, w.file, r.off, r.end, r.wants[0].file)
 					}
-					if w.s != last {
-						used, last = used+w.s.size, w.s
+					if w.end > last {
+						used, last = used+w.end-w.off, w.end
 					}
 				}
 				if r.end-r.off > 2*used {
@@ -192,8 +194,8 @@ func TestFailedReadNamesItsSample(t *testing.T) {
 	path := photos(t, 12)
 	ds := open(t, Options{Path: path})
 	const bad = "b/004.jpg"
-	ds.store = &faultyRanges{faultyStore{store: ds.store, before: func(s *sample) error {
-		if s.name == "" || s.name == bad {
+	ds.store = &faultyRanges{faultyStore{store: ds.store, before: func(name string) error {
+		if name == "" || name == bad {
 			return errors.New("input/output error")
 		}
 		return nil
@@ -223,7 +225,7 @@ func TestStall(t *testing.T) {
 	path := photos(t, 12)
 	release := make(chan struct{})
 	ds := open(t, Options{Path: path})
-	ds.store = &faultyStore{store: ds.store, before: func(*sample) error { <-release; return nil }}
+	ds.store = &faultyStore{store: ds.store, before: func(string) error { <-release; return nil }}
 	l := supplied(t, ds, Plan{Images: 12, GlobalBatch: 4, Replicas: 1}, Supply{Stall: 20 * time.Millisecond})
 	t.Cleanup(sync.OnceFunc(func() { close(release) })) // before the loader is closed
 	_, err := l.Next(limit(t), 7, []int{0})

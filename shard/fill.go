@@ -76,7 +76,7 @@ func (w *decodeWorker) decode(r raw, index int) error {
 		return r.err
 	}
 	if r.b == nil {
-		return w.p.ds.Load(&w.dec, &w.img, index)
+		return w.p.ds.Load(w.ctx, &w.dec, &w.img, index)
 	}
 	return w.p.ds.decode(&w.dec, &w.img, r.b, index)
 }

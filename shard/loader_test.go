@@ -75,7 +75,7 @@ func replicaBatch(t testing.TB, ds *Dataset, plan Plan, tr Transform, step uint6
 	aug := NewAugmenter(tr)
 	for i := range plan.ReplicaBatch() {
 		epoch, index := plan.Sample(step, replica, i)
-		if err := ds.Load(&dec, &img, index); err != nil {
+		if err := ds.Load(limit(t), &dec, &img, index); err != nil {
 			t.Fatal(err)
 		}
 		dst := make([]float32, tr.Values())
@@ -175,7 +175,7 @@ func TestSkipDamaged(t *testing.T) {
 				if to, ok := map[int]int{5: 6, 10: 0, 11: 0}[index]; ok {
 					stand = to
 				}
-				if err := ds.Load(&dec, &img, stand); err != nil {
+				if err := ds.Load(limit(t), &dec, &img, stand); err != nil {
 					t.Fatal(err)
 				}
 				want := make([]float32, tr.Values())

@@ -340,7 +340,7 @@ func (p *prefetcher) fileBytes(q *pending) int64 {
 	var n int64
 	for _, index := range q.index {
 		if index >= 0 {
-			n += p.ds.samples[index].size
+			n += int64(p.ds.samples[index].size)
 		}
 	}
 	if _, ranges := p.ds.store.(rangeStore); ranges {

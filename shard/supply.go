@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"time"
+
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // DefaultDecoders leaves half of the processors to the engine.
@@ -62,7 +63,7 @@ func (s *Supply) fill(path string) {
 	}
 	if s.Fetchers == 0 {
 		s.Fetchers = localFetchers
-		if strings.Contains(path, "://") {
+		if source.Remote(path) {
 			s.Fetchers = remoteFetchers
 		}
 	}

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"image"
 	"image/png"
@@ -74,7 +75,7 @@ func openSynthetic(path string) (*tree, error) {
 	add := func(split string, images int) {
 		for i := range images {
 			t.members = append(t.members, member{name: fmt.Sprintf("%s/%04d/%07d.png", split, i%n.classes, i),
-				size: int64(len(s.files[i%syntheticPool])), offset: int64(i)})
+				size: int64(len(s.files[i%syntheticPool])), offset: int64(i), label: noLabel})
 		}
 	}
 	add("train", n.images)
@@ -98,8 +99,8 @@ func (n noise) picture(k int) ([]byte, error) {
 // A syntheticStore has the pool's files. sample.offset is the image's number.
 type syntheticStore struct{ files [syntheticPool][]byte }
 
-func (s *syntheticStore) read(sm *sample, _ []byte) ([]byte, error) {
-	return s.files[sm.offset%syntheticPool], nil
+func (s *syntheticStore) read(_ context.Context, x *index, i int, _ []byte) ([]byte, error) {
+	return s.files[x.samples[i].offset%syntheticPool], nil
 }
 
 func (s *syntheticStore) Close() error { return nil }

@@ -45,8 +45,8 @@ func TestSynthetic(t *testing.T) {
 		t.Errorf("%d different images", len(seen))
 	}
 	again := open(t, Options{Path: "synthetic:40x36:7:100"})
-	a, errA := ds.Read(3, nil)
-	b, errB := again.Read(3, nil)
+	a, errA := ds.Read(limit(t), 3, nil)
+	b, errB := again.Read(limit(t), 3, nil)
 	if errA != nil || errB != nil || !slices.Equal(a, b) {
 		t.Errorf("image 3 is not the same twice: %v, %v", errA, errB)
 	}

@@ -121,7 +121,7 @@ func standIns(ctx context.Context, dir string, data string) (map[int]int, error)
 			return nil, fmt.Errorf("%s: image %d is not %s", path, s.Sample, s.Name)
 		}
 		for i := s.Sample; ; i = (i + 1) % d.train.Len() {
-			err := d.train.Load(&dec, &img, i)
+			err := d.train.Load(ctx, &dec, &img, i)
 			if damaged := errors.As(err, new(*shard.DamagedError)); damaged == (i == s.By) || err != nil && !damaged {
 				return nil, fmt.Errorf("%s: image %d is said to stand in for %s, but %s says otherwise: %w", path, s.By, s.Name, d.train.Name(i), cmp.Or(err, errGood))
 			}
