@@ -163,6 +163,9 @@ func (p *prefetcher) perform(ctx context.Context, r *read, s *slab) []raw {
 	}
 	for i, w := range r.wants {
 		b, err := p.ds.store.read(ctx, &p.ds.index, w.index, own)
+		if err != nil && context.Cause(ctx) == errStalled {
+			err = fmt.Errorf("%w: %w", errStalled, err)
+		}
 		out[i] = raw{b: b, err: p.placed(err, w)}
 	}
 	return out
@@ -180,8 +183,8 @@ func (p *prefetcher) placed(err error, w want) error {
 	if errors.As(err, &damaged) {
 		return err // names it
 	}
-	if errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded) {
-		return &StallError{Archive: p.ds.path, Member: p.ds.Name(w.index), Offset: w.off, Size: w.end - w.off, Waited: p.Stall}
+	if errors.Is(err, errStalled) {
+		return &StallError{Archive: p.ds.path, Member: p.ds.Name(w.index), Offset: w.off, Size: w.end - w.off, Waited: p.Stall, Err: err}
 	}
 	return fmt.Errorf("%s: read %s (%d bytes from byte %d): %w", p.ds.path, p.ds.Name(w.index), w.end-w.off, w.off, err)
 }
@@ -193,12 +196,15 @@ type StallError struct {
 	Offset  int64  // of its first byte in its file
 	Size    int64
 	Waited  time.Duration
+	Err     error // what was going on
 }
 
 func (e *StallError) Error() string {
-	return fmt.Sprintf("%s: no answer within %v for %s (%d bytes from byte %d): look to the disk or the network, or give it longer with --data-timeout",
-		e.Archive, e.Waited, e.Member, e.Size, e.Offset)
+	return fmt.Sprintf("%s: %s (%d bytes from byte %d) was not read within %v: %v; look to the disk or the network, or give it longer with --data-timeout",
+		e.Archive, e.Member, e.Size, e.Offset, e.Waited, e.Err)
 }
+
+func (e *StallError) Unwrap() error { return e.Err }
 
 // deliver hands what was read to the decoders.
 func (p *prefetcher) deliver(r *read, s *slab, out []raw) {

@@ -45,6 +45,7 @@ type runOptions struct {
 	otlp       string
 	verbose    bool
 	asJSON     bool
+	source     sourceFlags
 	sec        network
 }
 
@@ -62,6 +63,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
 	f.Uint64Var(&o.verify, "verify-every", 100, "steps between comparisons of the workers' states, to find bits that hardware got wrong; 0: never")
 	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
+	o.source.add(f)
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector (Jaeger, port 4317) for traces")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object as the last line")

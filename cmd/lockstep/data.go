@@ -19,13 +19,23 @@ type dataset struct {
 	train, test *shard.Dataset
 }
 
-// openData opens both splits.
+// openData opens both splits of what lies at one place.
 func openData(ctx context.Context, path string, skipDamaged bool) (*dataset, error) {
-	train, err := shard.Open(ctx, shard.Options{Path: path, Split: "train", SkipDamaged: skipDamaged})
+	return openSplits(ctx, shard.Options{Path: path, SkipDamaged: skipDamaged})
+}
+
+// openSplits opens both splits.
+func openSplits(ctx context.Context, o shard.Options) (*dataset, error) {
+	o.Split = "train"
+	train, err := shard.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	test, err := shard.Open(ctx, shard.Options{Path: path, Split: "test", SkipDamaged: skipDamaged})
+	o.Split = "test"
+	if o.ValPath != "" {
+		o.ClassNames = train.Classes()
+	}
+	test, err := shard.Open(ctx, o)
 	if err != nil && !errors.Is(err, shard.ErrNoSplit) {
 		return nil, errors.Join(err, train.Close())
 	}

@@ -1,12 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 )
 
 // epochSteps is how many steps an epoch of these runs has: 60 images, 4 a step.
@@ -22,10 +31,10 @@ func pathRun(arch, data, out string, workers int, more ...string) []string {
 }
 
 // killedTwice kills everything of a run twice within its first epoch, goes on each time with other workers, and compares weights and
-// samples with those of a run that nothing happened to.
-func killedTwice(t *testing.T, arch, data string, settings []string) {
+// samples with those of a run on files of this machine that nothing happened to.
+func killedTwice(t *testing.T, arch, local, data string, settings []string) {
 	dir := t.TempDir()
-	want := lockstep(t, 0, pathRun(arch, data, filepath.Join(dir, "undisturbed"), 1)...).report().Hash
+	want := lockstep(t, 0, pathRun(arch, local, filepath.Join(dir, "undisturbed"), 1)...).report().Hash
 	out := filepath.Join(dir, "run")
 	for k, workers := range []int{2, 3} {
 		args := pathRun(arch, data, out, workers, "--checkpoint-every", "3")
@@ -50,7 +59,7 @@ func killedTwice(t *testing.T, arch, data string, settings []string) {
 		t.Errorf("killed twice: step %d, hash %s, want %s", r.Step, r.Hash, want)
 	}
 	var used ledgerReport
-	lockstep(t, 0, "data", "ledger", "--json", out).lastLine(&used)
+	begin(t, settings, "data", "ledger", "--json", out).wait(0).lastLine(&used)
 	if used.First != 1 || used.Last != epochSteps+2 || used.Images != 60 {
 		t.Errorf("the ledger proves %+v", used)
 	}
@@ -65,7 +74,73 @@ func TestKilledWithinAnEpoch(t *testing.T) {
 	if testing.Short() {
 		arch = tiny
 	}
-	killedTwice(t, arch, data, nil)
+	killedTwice(t, arch, data, data, nil)
+}
+
+// badS3 serves an object as S3 does, and spoils every third request: with an error, a connection that breaks, an answer that ends early or comes
+// drop by drop, and once with one that never comes.
+type badS3 struct {
+	http.Handler
+	asked, spoilt atomic.Int32
+}
+
+func (s *badS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n := int(s.asked.Add(1))
+	if n%3 != 1 || r.Method != http.MethodGet {
+		s.Handler.ServeHTTP(w, r)
+		return
+	}
+	switch kind := s.spoilt.Add(1); {
+	case kind == 5:
+		<-r.Context().Done() // the client gives up
+	case kind%4 == 1:
+		http.Error(w, "<Error><Code>InternalError</Code></Error>", http.StatusInternalServerError)
+	case kind%4 == 2:
+		panic(http.ErrAbortHandler)
+	default:
+		whole := httptest.NewRecorder()
+		s.Handler.ServeHTTP(whole, r)
+		maps.Copy(w.Header(), whole.Header())
+		w.WriteHeader(whole.Code)
+		b := whole.Body.Bytes()
+		if kind%4 == 3 {
+			w.Write(b[:len(b)/2]) // the client may have gone
+			panic(http.ErrAbortHandler)
+		}
+		for piece := range slices.Chunk(b, 1+len(b)/50) {
+			w.Write(piece) // likewise
+			w.(http.Flusher).Flush()
+			select { // slow on purpose
+			case <-time.After(5 * time.Millisecond):
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}
+}
+
+// TestDataFromBadS3: neither processes that die nor a server that errs changes weights or samples.
+func TestDataFromBadS3(t *testing.T) {
+	t.Parallel()
+	local := filepath.Join(t.TempDir(), "images.tar")
+	archive(t, local, func(_ string, b []byte) []byte { return b })
+	backend := s3mem.New()
+	data := read(t, local)
+	if err := backend.CreateBucket("data"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backend.PutObject("data", "sets/images.tar", nil, bytes.NewReader(data), int64(len(data)), nil); err != nil {
+		t.Fatal(err)
+	}
+	bad := &badS3{Handler: gofakes3.New(backend).Server()}
+	server := httptest.NewServer(bad)
+	defer server.Close()
+	killedTwice(t, tiny, local, "s3://data/sets/images.tar?region=eu-north-1&use_path_style=true&endpoint="+server.URL,
+		[]string{"AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=key", "AWS_EC2_METADATA_DISABLED=true"})
+	if n := bad.spoilt.Load(); n < 9 {
+		t.Errorf("only %d of %d requests were spoilt", n, bad.asked.Load())
+	}
+	t.Logf("%d of %d requests were spoilt", bad.spoilt.Load(), bad.asked.Load())
 }
 
 // TestEveryImageIsEvaluatedOnce: 15 test images in batches of 2, among workers that do not divide them.

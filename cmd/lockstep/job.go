@@ -17,6 +17,8 @@ import (
 // jobOptions are what one worker decides for itself; none changes the trained bits.
 type jobOptions struct {
 	data       string // where this machine has the data; empty: where the run's settings say
+	valData    string // likewise
+	source     sourceFlags
 	threads    int
 	supply     supplyFlags
 	ringListen string
@@ -42,11 +44,14 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 			err = errors.Join(err, closeAll())
 		}
 	}()
-	path := s.data
 	if o.data != "" {
-		path = o.data
+		s.data = o.data
 	}
-	d, err := openData(ctx, path, s.skipDamaged.any())
+	if o.valData != "" {
+		s.valData = o.valData
+	}
+	warn := func(err error) { o.log.Warn("data", "err", err) }
+	d, err := openSplits(ctx, s.dataOptions(o.source.options(warn)))
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/ledger"
 	"github.com/lockstep-ml/lockstep/shard"
 	"github.com/lockstep-ml/lockstep/shard/raster"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // openLedger opens the ledger of the run in the output folder; a new run sets that of the one before it aside.
@@ -70,7 +71,7 @@ type ledgerReport struct {
 
 // proveSamples verifies the ledger of a run's folder.
 func proveSamples(cmd *cobra.Command, dir string) (ledgerReport, error) {
-	plan, data, saved, err := planOfRun(cmd, dir)
+	plan, s, saved, err := planOfRun(cmd, dir)
 	if err != nil {
 		return ledgerReport{}, err
 	}
@@ -80,7 +81,7 @@ func proveSamples(cmd *cobra.Command, dir string) (ledgerReport, error) {
 		return ledgerReport{}, err
 	}
 	defer f.Close() // only read from
-	instead, err := standIns(cmd.Context(), dir, data)
+	instead, err := standIns(cmd.Context(), dir, s)
 	if err != nil {
 		return ledgerReport{}, err
 	}
@@ -99,13 +100,13 @@ func proveSamples(cmd *cobra.Command, dir string) (ledgerReport, error) {
 
 // standIns gives, by the list of damaged images in a run's folder, what was used instead of each. That a listed image is damaged, and that the
 // next good one stands in for it, is found out anew.
-func standIns(ctx context.Context, dir string, data string) (map[int]int, error) {
+func standIns(ctx context.Context, dir string, s *settings) (map[int]int, error) {
 	path := filepath.Join(dir, ledger.SkipsName)
 	list, err := ledger.ReadSkips(path)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	d, err := openData(ctx, data, true)
+	d, err := openSplits(ctx, s.dataOptions(source.Options{}))
 	if err != nil {
 		return nil, err
 	}
@@ -137,29 +138,29 @@ func standIns(ctx context.Context, dir string, data string) (map[int]int, error)
 // errGood is what an image that was passed over is, where it should be damaged.
 var errGood = errors.New("it can be decoded")
 
-// planOfRun makes the plan of samples that the newest checkpoint's settings give, and says where the data is and of which step that is.
-func planOfRun(cmd *cobra.Command, dir string) (plan shard.Plan, data string, saved uint64, err error) {
+// planOfRun makes the plan of samples that the newest checkpoint's settings give, and gives those and of which step that is.
+func planOfRun(cmd *cobra.Command, dir string) (plan shard.Plan, s *settings, saved uint64, err error) {
 	c, err := loadNewest(cmd, dir)
 	if err != nil {
-		return plan, "", 0, err
+		return plan, nil, 0, err
 	}
 	r, s, err := recordOf(c.Config)
 	if err != nil {
-		return plan, "", 0, err
+		return plan, nil, 0, err
 	}
-	d, err := openData(cmd.Context(), s.data, s.skipDamaged.any())
+	d, err := openSplits(cmd.Context(), s.dataOptions(source.Options{}))
 	if err != nil {
-		return plan, "", 0, err
+		return plan, nil, 0, err
 	}
 	plan = shard.Plan{Seed: s.seed, Images: d.train.Len(), GlobalBatch: s.batch, Replicas: s.replicas()}
 	fingerprint := d.fingerprint()
 	if err := d.close(); err != nil {
-		return plan, "", 0, err
+		return plan, nil, 0, err
 	}
 	if fingerprint != r.Data {
-		return plan, "", 0, fmt.Errorf("%s is not the data that the run was started with", s.data)
+		return plan, nil, 0, fmt.Errorf("%s is not the data that the run was started with", source.Clean(s.data))
 	}
-	return plan, s.data, c.Step, nil
+	return plan, s, c.Step, nil
 }
 
 // onceAnEpoch goes through the plan of so many steps: within an epoch no image may come twice, and when the next one begins none may

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/checkpoint"
@@ -23,6 +24,7 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/ledger"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
 	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // The sample's own recipe, used by `lockstep train` where neither data nor length nor batch were given: enough to
@@ -30,7 +32,7 @@ import (
 var sampleRecipe = map[string]string{"epochs": "16", "batch": "64", "schedule": "steps:70%,90%", "warmup": "1e", "eval-every": "2e"}
 
 // changeable settings may differ when a run is resumed; any other would make it another run.
-var changeable = []string{"data", "steps", "epochs", "eval-every", "checkpoint-every", "skip-damaged"}
+var changeable = []string{"data", "val-data", "steps", "epochs", "eval-every", "checkpoint-every", "skip-damaged"}
 
 // prepared is a run ready to be coordinated.
 type prepared struct {
@@ -51,6 +53,7 @@ type prepared struct {
 	history  journal.Opened
 	ledger   *ledger.Writer
 	damaged  *damagedLog
+	noting   sync.Mutex
 	notes    []string // for people, before training begins
 }
 
@@ -67,7 +70,7 @@ func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
 	if err := errors.Join(p.settings.validate(), p.settings.absolute()); err != nil {
 		return nil, err
 	}
-	if err := p.openData(ctx, resume); err != nil {
+	if err := p.openData(ctx, resume, o.source.options(p.note)); err != nil {
 		return nil, err
 	}
 	if err := p.plan(resume); err != nil {
@@ -254,9 +257,9 @@ func (p *prepared) openStore(o *runOptions) error {
 }
 
 // openData looks at the data set, and builds the network for its classes.
-func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint) error {
+func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint, src source.Options) error {
 	s := p.settings
-	d, err := openData(ctx, s.data, s.skipDamaged.any())
+	d, err := openSplits(ctx, s.dataOptions(src))
 	if err != nil {
 		return err
 	}
@@ -276,9 +279,16 @@ func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint) 
 		return err
 	}
 	if r.Data != p.record.Data {
-		return fmt.Errorf("%s is not the data that the run was started with (fingerprint %.12s, then %.12s)", s.data, p.record.Data, r.Data)
+		return fmt.Errorf("%s is not the data that the run was started with (fingerprint %.12s, then %.12s)", source.Clean(s.data), p.record.Data, r.Data)
 	}
 	return nil
+}
+
+// note takes what is for people, and no reason to stop.
+func (p *prepared) note(err error) {
+	p.noting.Lock()
+	defer p.noting.Unlock()
+	p.notes = append(p.notes, err.Error())
 }
 
 // plan works out the run's length and learning rates.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // progressPrinter writes a run's progress: one line that is written over on a terminal, else plain lines now and then. It is
@@ -38,7 +39,7 @@ func isTerminal(w io.Writer) bool {
 // begin says what will be trained.
 func (p *progressPrinter) begin(r *prepared, o *runOptions) {
 	s := r.settings
-	p.event(fmt.Sprintf("%s on %s (%s)", s.arch, s.data, r.summary))
+	p.event(fmt.Sprintf("%s on %s (%s)", s.arch, source.Clean(s.data), r.summary))
 	p.event(fmt.Sprintf("%d steps (%.1f epochs) of %d images in %d replicas, %d workers, LR %g %s, seed %d; output in %s",
 		r.total, float64(r.total)/r.perEpoch, s.batch, s.replicas(), o.workers, s.lr, strings.TrimSpace(s.schedule+" "+s.warmup), s.seed, o.out))
 	switch {

@@ -18,6 +18,7 @@ import (
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/resnet"
 	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // settings define a run: its trained bits are a function of these and of the data. They are flags, so that one
@@ -28,6 +29,7 @@ type settings struct {
 	arch, data, augment, precision string
 	mean, std                      numbers
 	classes, resolution            int
+	valData                        string
 	seed                           uint64
 	batch, replicaBatch, wire      int
 	lr, momentum, weightDecay      float64
@@ -47,7 +49,8 @@ func newSettings() *settings {
 	f := s.flags
 	f.SortFlags = false
 	f.StringVar(&s.arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
-	f.StringVar(&s.data, "data", shard.Builtin, "data set: a folder, .tar or .tar.gz of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, builtin, or synthetic[:HxW[:CLASSES[:IMAGES]]] (noise that costs nothing, to compare with)")
+	f.StringVar(&s.data, "data", shard.Builtin, "data set, on this machine or at a URL (https, s3, gs): a folder, archive or shards of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, builtin, or synthetic[:HxW[:CLASSES[:IMAGES]]] (noise that costs nothing, to compare with)")
+	f.StringVar(&s.valData, "val-data", "", "where the images to evaluate on lie, if that is not in --data")
 	f.Float64Var(&s.epochs, "epochs", 0, "length of the run in passes over the training images")
 	f.Uint64Var(&s.steps, "steps", 0, "length of the run in steps, instead of --epochs")
 	f.IntVar(&s.batch, "batch", 256, "images of one step, over all workers")
@@ -263,6 +266,11 @@ func (s *settings) network(dataClasses int) (*core.Network, error) {
 	return resnet.Build(s.arch, classes)
 }
 
+// dataOptions say what a run opens, with each machine's way to read it.
+func (s *settings) dataOptions(src source.Options) shard.Options {
+	return shard.Options{Path: s.data, ValPath: s.valData, SkipDamaged: s.skipDamaged.any(), Source: src}
+}
+
 // transform says how images become inputs of the network.
 func (s *settings) transform(n *core.Network, train bool) shard.Transform {
 	cifar := n.Resolution == 32
@@ -288,8 +296,8 @@ func (s *settings) transform(n *core.Network, train bool) shard.Transform {
 
 // absolute makes paths independent of the working directory, for processes started elsewhere.
 func (s *settings) absolute() error {
-	for _, p := range []*string{&s.data, &s.initFrom} {
-		if *p == "" || *p == shard.Builtin || shard.IsSynthetic(*p) || strings.Contains(*p, "://") {
+	for _, p := range []*string{&s.data, &s.valData, &s.initFrom} {
+		if *p == "" || *p == shard.Builtin || shard.IsSynthetic(*p) || source.Remote(*p) {
 			continue
 		}
 		abs, err := filepath.Abs(*p)

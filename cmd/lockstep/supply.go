@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // supplyFlags are how one worker gets its images; none of it changes the trained bits.
@@ -55,6 +56,34 @@ func (s *supplyFlags) supply(threads int) (train, test shard.Supply) {
 	test = train
 	test.Memory = int64(s.memory) / 4
 	return train, test
+}
+
+// sourceFlags are how one machine reads data that lies on another.
+type sourceFlags struct {
+	cache string
+	size  byteSize
+}
+
+func (s *sourceFlags) add(f *pflag.FlagSet) {
+	s.size = byteSize(source.DefaultOptions().CacheSize)
+	f.StringVar(&s.cache, "data-cache", "", "folder that keeps pieces of data from URLs; several processes may share it; empty: none are kept")
+	f.Var(&s.size, "data-cache-size", "what that folder may hold")
+}
+
+func (s *sourceFlags) passOn() []string {
+	if s.cache == "" {
+		return nil
+	}
+	return []string{"--data-cache", s.cache, "--data-cache-size", s.size.String()}
+}
+
+// options gives what the data set needs; warn is told of trouble that passes.
+func (s *sourceFlags) options(warn func(error)) source.Options {
+	o := source.Options{Cache: s.cache, Warn: warn}
+	if s.cache != "" {
+		o.CacheSize = int64(s.size)
+	}
+	return o
 }
 
 // byteSize is a flag's value of bytes: a number, with KiB, MiB or GiB behind it, or KB, MB, GB.

@@ -109,8 +109,9 @@ func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken 
 	}
 	for i := range c.o.workers {
 		name := "w" + strconv.Itoa(i+1)
-		args := []string{"worker", "--of-train", "--join", join, "--name", name, "--threads", strconv.Itoa(threads), "--data", p.settings.data}
+		args := []string{"worker", "--of-train", "--join", join, "--name", name, "--threads", strconv.Itoa(threads), "--data", p.settings.data, "--val-data", p.settings.valData}
 		args = append(append(args, c.passOn()...), c.supply.passOn(threads)...)
+		args = append(args, c.o.source.passOn()...)
 		cmd := exec.CommandContext(ctx, self, args...)
 		cmd.Env = workerEnvironment()
 		// Ctrl-C on the terminal reaches the whole process group; the workers are ended in order by the coordinator instead.
