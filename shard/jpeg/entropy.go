@@ -15,9 +15,9 @@ func (r *bitReader) dc(h *huffman) (diff int32, ok bool) {
 	return extend(r.take(s), uint32(s)), true
 }
 
-// ac reads the other coefficients of a block, which are zero before, and returns the place in zigzag order of the last one. This is
+// acGeneric reads the other coefficients of a block, which are zero before, and returns the place in zigzag order of the last one. This is
 // where the time of decoding goes; the reader's state is in local variables for that.
-func (r *bitReader) ac(h *huffman, coef *[64]int16) (last int, ok bool) {
+func acGeneric(r *bitReader, h *huffman, coef *[64]int16) (last int, ok bool) {
 	buf, at, acc, n := r.buf, r.at, r.acc, r.n
 	k := 0
 	for k < 63 {
@@ -30,20 +30,13 @@ func (r *bitReader) ac(h *huffman, coef *[64]int16) (last int, ok bool) {
 		if e == 0 {
 			e = h.longEntry(acc)
 		}
-		bits := uint(e & entryBits)
-		acc <<= bits
-		n -= int(bits)
-		v := int16(e >> entryValue)
-		if size := uint32(e >> entrySize & 15); size != 0 {
-			v = int16(extend(int32(acc>>32>>(32-size)), size))
-			acc <<= size
-			n -= int(size)
-		}
-		k += int(e >> entryMove & 127)
-		if k > 63 {
+		v := e.value(acc)
+		acc <<= e & entryBits
+		n -= int(e & entryBits)
+		if k += int(e >> entryMove & 127); k > 63 {
 			break
 		}
-		coef[zigzag[k&127]&63] = v
+		coef[zigzag[k&127]&63] = int16(v)
 		last = k
 	}
 	r.at, r.acc, r.n = at, acc, n
@@ -57,5 +50,5 @@ func (h *huffman) longEntry(acc uint64) entry {
 	if s < 0 {
 		return 64 << entryMove
 	}
-	return entryOf(0, uint16(length)<<8|uint16(s))
+	return entryOf(uint16(length)<<8 | uint16(s))
 }

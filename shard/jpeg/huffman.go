@@ -12,21 +12,29 @@ var zigzag = [128]uint8{
 	35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 }
 
-// lookBits: most codes, and the value's bits behind those of small coefficients, are decoded by one look-up of so many bits. With
-// fewer, large coefficients take a second step; with more, the tables of two components push each other out of the first-level cache.
+// lookBits: codes up to this length, nearly all of them, are decoded by one look-up in a table that stays in the first-level cache.
 const lookBits = 10
 
 // An entry says what a prefix of the bits means. Zero: it begins a longer code, or none.
 type entry uint32
 
 const (
-	entryBits  = 31 // mask of how many bits to consume
-	entrySize  = 5  // from this bit on, 4 bits: the size of a value that follows, and did not fit
-	entryMove  = 9  // 7 bits: how far the coefficient's number moves on
-	entryValue = 16 // 16 bits: the value
+	entryBits = 63 // mask of the bits to consume: the code's and the value's
+	entryMove = 6  // from this bit on, 7 bits: how far the coefficient's number moves on
+	entryMask = 16 // 15 bits: ones for the value's bits, which come last
 
 	endOfBlock = 96 // the move of an end of block: beyond what any run of zeros reaches
 )
+
+// value is the number at the end of the bits that e consumes of acc.
+func (e entry) value(acc uint64) int32 {
+	mask := int32(e >> entryMask)
+	v := int32(acc>>(-e&entryBits)) & mask
+	if 2*v < mask {
+		v -= mask // T.81, F.2.2.1
+	}
+	return v
+}
 
 // A huffman is one code table. define with the same bytes as before costs a comparison: the images of a set mostly share tables.
 type huffman struct {
@@ -72,30 +80,23 @@ func (h *huffman) define(src []byte) error {
 		code <<= 1
 	}
 	for i, c := range h.code {
-		h.look[i] = entryOf(uint32(i), c)
+		h.look[i] = entryOf(c)
 	}
 	h.source = append(h.source, src...)
 	h.defined = true
 	return nil
 }
 
-// entryOf works out what code c (of huffman.code) followed by the rest of the lookBits bits means.
-func entryOf(bits uint32, c uint16) entry {
+// entryOf works out what code c (of huffman.code) and the value behind it mean.
+func entryOf(c uint16) entry {
 	if c == 0 {
 		return 0
 	}
-	length, symbol := uint32(c>>8), uint32(c&0xff)
-	run, size := symbol>>4, symbol&15
-	switch {
-	case size == 0 && run == 15:
-		return entry(length | 16<<entryMove) // sixteen zeros, the last of which is stored
-	case size == 0:
-		return entry(length | endOfBlock<<entryMove)
-	case length+size > lookBits:
-		return entry(length | size<<entrySize | (run+1)<<entryMove)
+	length, run, size := entry(c>>8), entry(c>>4&15), entry(c&15)
+	if size == 0 && run < 15 {
+		return length | endOfBlock<<entryMove
 	}
-	v := int32(bits >> (lookBits - length - size) & (1<<size - 1))
-	return entry(length + size | (run+1)<<entryMove | uint32(extend(v, size))<<entryValue)
+	return length + size | (run+1)<<entryMove | (1<<size-1)<<entryMask // sixteen zeros have a value, of no bits
 }
 
 // extend gives a number of s bits its sign (T.81, F.2.2.1).

@@ -9,6 +9,8 @@ import (
 // kernels is where the time goes besides reading codes. All families compute the same bits; the generic ones say what.
 type kernels struct {
 	name string
+	// ac reads the coefficients of a block behind the first, and returns the place in zigzag order of the last one. ok: the codes were valid.
+	ac func(r *bitReader, h *huffman, coef *[64]int16) (last int, ok bool)
 	// idct transforms blocks of size 8. False: a coefficient was out of range, and the samples are undefined.
 	idct func(jobs []job) bool
 	// widen writes in to out, which is as long.

@@ -1,15 +1,44 @@
 package jpeg
 
-import "github.com/lockstep-ml/lockstep/internal/simd"
+import (
+	"golang.org/x/sys/cpu"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
+)
 
 // families lists what this machine can run, the best last. AVX-512 would only halve what is a small part of decoding by now, at a lower clock.
 func families() []*kernels {
+	if !cpu.X86.HasBMI2 { // no processor with AVX2 is known to lack it
+		avx2Kernels.ac = acGeneric
+	}
 	return []*kernels{simd.Generic: genericKernels, simd.AVX2: avx2Kernels, simd.AVX512: avx2Kernels}[:len(simd.Offered())]
 }
 
 var avx2Kernels = &kernels{
-	name: "avx2", idct: idctAVX2, widen: widenAVX2, weigh: weighAVX2, spread1: spread1AVX2, spread4: spread4AVX2,
+	name: "avx2", ac: acBMI2, idct: idctAVX2, widen: widenAVX2, weigh: weighAVX2, spread1: spread1AVX2, spread4: spread4AVX2,
 	mix: mixAVX2, rgb: rgbAVX2, grey: greyAVX2,
+}
+
+// acBMI2 leaves long codes, which are rare, to Go.
+func acBMI2(r *bitReader, h *huffman, coef *[64]int16) (last int, ok bool) {
+	for {
+		var moved int
+		if last, moved = ac_bmi2(r, h, coef, last); moved != 0 {
+			return last, moved <= 63 || moved >= endOfBlock
+		}
+		e := h.longEntry(r.acc)
+		v := e.value(r.acc)
+		r.acc <<= e & entryBits
+		r.n -= int(e & entryBits)
+		k := last + int(e>>entryMove&127)
+		if k > 63 {
+			return last, k >= endOfBlock
+		}
+		coef[zigzag[k]] = int16(v)
+		if last = k; k == 63 {
+			return last, true
+		}
+	}
 }
 
 // idctAVX2 works on pairs; an odd block is done twice.

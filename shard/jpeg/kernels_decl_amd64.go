@@ -25,3 +25,6 @@ func rgb_avx2(out, luma, cb, cr *byte, steps int)
 
 //go:noescape
 func grey_avx2(out, luma *byte, steps int)
+
+//go:noescape
+func ac_bmi2(r *bitReader, h *huffman, coef *[64]int16, k int) (last, moved int)

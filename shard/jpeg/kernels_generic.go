@@ -1,7 +1,7 @@
 package jpeg
 
 var genericKernels = &kernels{
-	name: "generic", idct: idctGeneric, widen: widenGeneric, weigh: weighGeneric, spread1: spread1Generic, spread4: spread4Generic,
+	name: "generic", ac: acGeneric, idct: idctGeneric, widen: widenGeneric, weigh: weighGeneric, spread1: spread1Generic, spread4: spread4Generic,
 	mix: mixGeneric, rgb: rgbGeneric, grey: greyGeneric,
 }
 

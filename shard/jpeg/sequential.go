@@ -240,7 +240,7 @@ func (d *Decoder) block(u *unit, pred *int32, coef *[64]int16) (last int, err er
 		return 0, errRange
 	}
 	coef[0] = int16(*pred)
-	last, ok = r.ac(u.ac, coef)
+	last, ok = d.k.ac(r, u.ac, coef)
 	switch {
 	case r.overrun():
 		return 0, errEarly

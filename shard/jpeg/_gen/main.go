@@ -23,7 +23,7 @@ func main() {
 	for _, f := range []struct {
 		name string
 		body func(*gen)
-	}{{"idct_avx2_amd64.s", idct}, {"colour_avx2_amd64.s", colour}} {
+	}{{"idct_avx2_amd64.s", idct}, {"colour_avx2_amd64.s", colour}, {"entropy_bmi2_amd64.s", entropy}} {
 		g := &gen{constants: map[string]bool{}}
 		f.body(g)
 		write(f.name, []byte(header+"#include \"go_asm.h\"\n#include \"textflag.h\"\n"+g.data.String()+g.buf.String()))
