@@ -82,9 +82,11 @@ TEXT ·idctPairs_avx2(SB), NOSPLIT, $256-20
 	VPXOR Y15, Y15, Y15
 loop:
 	MOVQ job_coef(AX), SI
-	MOVQ job_quant(AX), DI
+	MOVQ job_comp(AX), DI
+	MOVQ component_quant(DI), DI
 	MOVQ (job__size+job_coef)(AX), R8
-	MOVQ (job__size+job_quant)(AX), R9
+	MOVQ (job__size+job_comp)(AX), R9
+	MOVQ component_quant(R9), R9
 	VMOVDQU 0(SI), X8
 	VMOVDQU 0(DI), X9
 	VINSERTI128 $1, 0(R8), Y8, Y8
@@ -467,8 +469,10 @@ loop:
 	VPUNPCKHDQ Y2, Y9, Y9
 	VPUNPCKLDQ Y4, Y3, Y2
 	VPUNPCKHDQ Y4, Y3, Y3
-	MOVQ (0*job__size+job_out)(AX), DI
-	MOVQ (0*job__size+job_stride)(AX), DX
+	MOVQ (0*job__size+job_comp)(AX), DX
+	MOVQ (component_layer+layer_pix)(DX), DI
+	MOVQ (component_layer+layer_stride)(DX), DX
+	ADDQ (0*job__size+job_at)(AX), DI
 	VMOVQ X8, (DI)
 	VMOVHPS X8, (DI)(DX*1)
 	LEAQ (DI)(DX*2), DI
@@ -480,8 +484,10 @@ loop:
 	LEAQ (DI)(DX*2), DI
 	VMOVQ X3, (DI)
 	VMOVHPS X3, (DI)(DX*1)
-	MOVQ (1*job__size+job_out)(AX), DI
-	MOVQ (1*job__size+job_stride)(AX), DX
+	MOVQ (1*job__size+job_comp)(AX), DX
+	MOVQ (component_layer+layer_pix)(DX), DI
+	MOVQ (component_layer+layer_stride)(DX), DX
+	ADDQ (1*job__size+job_at)(AX), DI
 	VEXTRACTI128 $1, Y8, X8
 	VMOVQ X8, (DI)
 	VMOVHPS X8, (DI)(DX*1)

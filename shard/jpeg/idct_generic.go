@@ -55,12 +55,12 @@ func idctGeneric(jobs []job) bool {
 // idctBlock transforms one block. False: out of range.
 func idctBlock(j *job) bool {
 	var c [64]int32
-	outside := uint32(0)
+	out, outside := j.out(), uint32(0)
 	for x := range 8 {
 		outside |= idctColumn(&c, j, x)
 	}
 	for y := range 8 {
-		idctRow(j.out[y*j.stride:][:8:8], (*[8]int32)(c[8*y:]))
+		idctRow(out[y*j.comp.stride:][:8:8], (*[8]int32)(c[8*y:]))
 	}
 	return outside == 0
 }
@@ -72,7 +72,7 @@ func beyond(v, limit int32) uint32 { return uint32((v^v>>31)-v>>31) &^ uint32(li
 func idctColumn(c *[64]int32, j *job, x int) (outside uint32) {
 	var v [8]int32
 	for y := range v {
-		v[y] = int32(j.coef[8*y+x]) * int32(j.quant[8*y+x])
+		v[y] = int32(j.coef[8*y+x]) * int32(j.comp.quant[8*y+x])
 		outside |= beyond(v[y], coefLimit)
 	}
 	if v[1]|v[2]|v[3]|v[4]|v[5]|v[6]|v[7] == 0 {

@@ -1,13 +1,15 @@
 package jpeg
 
-// A job is one block to transform. Assembly reads it: see kernels.
+// A job is one block to transform: the coefficients, in natural order, the component that they belong to, and where in its strip the samples
+// go. Assembly reads it.
 type job struct {
-	coef   *[64]int16  // in natural order
-	quant  *[64]uint16 // likewise
-	out    []byte      // from the block's first sample on
-	stride int         // from row to row of out
-	size   int         // samples on a side
+	coef *[64]int16
+	comp *component
+	at   int
 }
+
+// out is the strip from the block's first sample on.
+func (j *job) out() []byte { return j.comp.pix[j.at:] }
 
 // A queue collects blocks, so that a call into assembly is worth its price, and has pairs to work on.
 type queue struct {
@@ -26,21 +28,23 @@ func (q *queue) room() *[64]int16 {
 	return c
 }
 
-// add queues the transform of component c's block in column bx and row by, or does it at once where it is nothing but its mean. last is
-// the place in zigzag order of the last coefficient that is not zero, or a greater one.
-func (d *Decoder) add(c *component, coef *[64]int16, bx, by, last int) error {
-	y := by * c.size % c.ring
-	out := c.pix[y*c.stride+bx*c.size:]
+// place is where in the strip the first block of row by goes.
+func (l *layer) place(by int) int { return by * l.size % l.ring * l.stride }
+
+// add queues the transform of a block of component c to place at, or does it at once where it is nothing but its mean. last is the place in
+// zigzag order of the last coefficient that is not zero, or a greater one.
+func (d *Decoder) add(c *component, coef *[64]int16, at, last int) error {
 	if last == 0 {
 		dc := int32(coef[0]) * int32(c.quant[0])
 		if dc <= -coefLimit || dc >= coefLimit {
 			return errRange
 		}
-		flat(out, c.stride, c.size, level(dc))
+		flat(c.pix[at:], c.stride, c.size, level(dc))
 		return nil
 	}
 	q := &d.queue
-	q.list[q.n] = job{coef: coef, quant: c.quant, out: out, stride: c.stride, size: c.size}
+	j := &q.list[q.n&(queueLen-1)]
+	j.coef, j.comp, j.at = coef, c, at
 	if q.n++; q.n == queueLen {
 		return d.flush()
 	}
@@ -54,9 +58,11 @@ func (d *Decoder) flush() error {
 	q.n = 0
 	whole := 0
 	for i := range jobs {
-		switch j := &jobs[i]; j.size {
+		switch j := &jobs[i]; j.comp.size {
 		case 8:
-			jobs[whole] = *j
+			if whole < i {
+				jobs[whole] = *j
+			}
 			whole++
 		default:
 			if !reduced(j) {

@@ -147,13 +147,14 @@ func (d *Decoder) transformRow(i, by int) error {
 	if !c.wants(by) {
 		return nil
 	}
+	at := c.place(by)
 	for bx := c.x0 / c.size; bx*c.size < c.x1; bx++ {
 		coef := &d.blocks[i][by*c.rowBlocks+bx]
 		last := 0
 		if !onlyDC(coef) {
 			last = 63
 		}
-		if err := d.add(c, coef, bx, by, last); err != nil {
+		if err := d.add(c, coef, at+bx*c.size, last); err != nil {
 			return err
 		}
 	}

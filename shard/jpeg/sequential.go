@@ -11,6 +11,7 @@ type unit struct {
 	dx, dy int // its place among the component's blocks of the MCU
 	dc, ac *huffman
 	wanted bool // in the row of MCUs at hand
+	at     int  // in that row, where in the strip the block of the first MCU goes
 }
 
 // maxUnits bounds the blocks of an MCU (T.81, B.2.3).
@@ -187,13 +188,15 @@ func (d *Decoder) streamRow(my int) error {
 	s := &d.scan
 	for i := range s.units {
 		u := &s.units[i]
-		u.wanted = d.comp[u.comp].wants(my*d.comp[u.comp].v + u.dy)
+		c := &d.comp[u.comp]
+		by := my*c.v + u.dy
+		u.wanted, u.at = c.wants(by), c.place(by)+u.dx*c.size
 	}
 	for mx := range d.mcuW {
 		if err := d.next(my*d.mcuW + mx); err != nil {
 			return err
 		}
-		if err := d.streamMCU(mx, my); err != nil {
+		if err := d.streamMCU(mx); err != nil {
 			return place(err, mx, my, d.mcuW, d.mcuH)
 		}
 	}
@@ -203,13 +206,13 @@ func (d *Decoder) streamRow(my int) error {
 	return nil
 }
 
-func (d *Decoder) streamMCU(mx, my int) error {
+func (d *Decoder) streamMCU(mx int) error {
 	s := &d.scan
 	for i := range s.units {
 		u := &s.units[i]
 		c := &d.comp[u.comp]
-		bx, pred := mx*c.h+u.dx, &s.pred[u.comp]
-		if !u.wanted || bx*c.size >= c.x1 || (bx+1)*c.size <= c.x0 {
+		x, pred := (mx*c.h+u.dx)*c.size, &s.pred[u.comp]
+		if !u.wanted || x >= c.x1 || x+c.size <= c.x0 {
 			if _, err := d.block(u, pred, &d.junk); err != nil {
 				return err
 			}
@@ -218,7 +221,7 @@ func (d *Decoder) streamMCU(mx, my int) error {
 		coef := d.queue.room()
 		last, err := d.block(u, pred, coef)
 		if err == nil {
-			err = d.add(c, coef, bx, my*c.v+u.dy, last)
+			err = d.add(c, coef, u.at+mx*c.h*c.size, last)
 		}
 		if err != nil {
 			return err

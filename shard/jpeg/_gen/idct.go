@@ -35,9 +35,11 @@ func idct(g *gen) {
 	g.op("VPXOR", y(15), y(15), y(15))
 	g.at("loop")
 	g.p("MOVQ job_coef(AX), SI")
-	g.p("MOVQ job_quant(AX), DI")
+	g.p("MOVQ job_comp(AX), DI")
+	g.p("MOVQ component_quant(DI), DI")
 	g.p("MOVQ (job__size+job_coef)(AX), R8")
-	g.p("MOVQ (job__size+job_quant)(AX), R9")
+	g.p("MOVQ (job__size+job_comp)(AX), R9")
+	g.p("MOVQ component_quant(R9), R9")
 	r := rows{0, 1, 2, 3, 4, 5, 6, 7}
 	for _, row := range r {
 		dequantise(g, row)
@@ -192,8 +194,10 @@ func store(g *gen, c rows) {
 	out[0], out[1], f = interleave(g, "DQ", b[0], b[2], f) // rows 0 1, 2 3
 	out[2], out[3], f = interleave(g, "DQ", b[1], b[3], f)
 	for block := range 2 {
-		g.p("MOVQ (%d*job__size+job_out)(AX), DI", block)
-		g.p("MOVQ (%d*job__size+job_stride)(AX), DX", block)
+		g.p("MOVQ (%d*job__size+job_comp)(AX), DX", block)
+		g.p("MOVQ (component_layer+layer_pix)(DX), DI")
+		g.p("MOVQ (component_layer+layer_stride)(DX), DX")
+		g.p("ADDQ (%d*job__size+job_at)(AX), DI", block)
 		for i, v := range out {
 			if block == 1 {
 				g.p("VEXTRACTI128 $1, Y%d, X%d", v, v)
