@@ -6,17 +6,22 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/simd"
 )
 
-// families lists what this machine can run, the best last. AVX-512 would only halve what is a small part of decoding by now, at a lower clock.
+// families lists what this machine can run, the best last. AVX-512 would speed up what is a small part of decoding by now.
 func families() []*kernels {
-	if !cpu.X86.HasBMI2 { // no processor with AVX2 is known to lack it
-		avx2Kernels.ac = acGeneric
-	}
 	return []*kernels{simd.Generic: genericKernels, simd.AVX2: avx2Kernels, simd.AVX512: avx2Kernels}[:len(simd.Offered())]
 }
 
 var avx2Kernels = &kernels{
-	name: "avx2", ac: acBMI2, idct: idctAVX2, widen: widenAVX2, weigh: weighAVX2, spread1: spread1AVX2, spread4: spread4AVX2,
+	name: "avx2", ac: bestAC(), idct: idctAVX2, widen: widenAVX2, weigh: weighAVX2, spread1: spread1AVX2, spread4: spread4AVX2,
 	mix: mixAVX2, rgb: rgbAVX2, grey: greyAVX2,
+}
+
+// bestAC: no processor with AVX2 is known to lack BMI2, but CPUID has a bit for each.
+func bestAC() func(*bitReader, *huffman, *[64]int16) (int, bool) {
+	if cpu.X86.HasBMI2 {
+		return acBMI2
+	}
+	return acGeneric
 }
 
 // acBMI2 leaves long codes, which are rare, to Go.
