@@ -13,6 +13,9 @@ import (
 	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
+// raceDetector tells of a run that is ten times slower, and allocates.
+var raceDetector bool
+
 // photographs are the first files of a set of full-size ImageNet images.
 var photographs = sync.OnceValues(func() ([][]byte, error) {
 	dir := os.Getenv("LOCKSTEP_SHARED")
