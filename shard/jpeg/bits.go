@@ -7,7 +7,7 @@ import (
 )
 
 // slack is how many zeros follow the data: a block takes at most 64 codes and values, of 31 bits each, and the reader loads 8 bytes.
-const slack = 64*4 + 16
+const slack = 64*4 + 32
 
 // A bitReader reads the entropy-coded bytes of one interval, copied without the stuffed zeros, so that it can load 8 at a time
 // without looking at them. Behind the end there are zeros, enough for a block: overrun tells afterwards that they were used.

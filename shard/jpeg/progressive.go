@@ -1,6 +1,7 @@
 package jpeg
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -134,28 +135,29 @@ func (d *Decoder) acRefine(h *huffman, coef *[64]int16) error {
 }
 
 // refine reads a bit for every coefficient from k to se that is not zero, and passes by run of those that are. It returns the number of
-// the zero behind them, se+1 if there is none.
+// the zero behind them, se+1 if there is none. Before it, coefficients are multiples of 2*one (checkProgression), so the bit is free.
 func (r *bitReader) refine(coef *[64]int16, k, se, run int, one int16) int {
+	buf, at, acc, n := r.buf, r.at, r.acc, r.n
 	for ; k <= se; k++ {
 		c := &coef[zigzag[k&127]&63]
-		if *c == 0 {
+		v := *c
+		if v == 0 {
 			if run == 0 {
 				break
 			}
 			run--
 			continue
 		}
-		if r.n < 1 {
-			r.fill()
+		if n < 1 {
+			acc |= binary.BigEndian.Uint64(buf[at:]) >> (n & 63)
+			at += (63 - n) >> 3
+			n |= 56
 		}
-		if r.take(1) == 0 || *c&one != 0 {
-			continue
-		}
-		if *c > 0 {
-			*c += one
-		} else {
-			*c -= one
-		}
+		sign, set := v>>15, int16(int64(acc)>>63)
+		*c = v + (one^sign-sign)&set // away from zero
+		acc <<= 1
+		n--
 	}
+	r.at, r.acc, r.n = at, acc, n
 	return k
 }
