@@ -19,7 +19,7 @@ type rowsArgs struct {
 	chunks  int
 }
 
-// vector is resample with vector kernels.
+// vector is Resample with vector kernels.
 func (r *Resampler) vector(f simd.Family, dst *Image, src view, rows int) {
 	r.horizontal.pack()
 	r.vertical.pack()

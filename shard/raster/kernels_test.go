@@ -24,18 +24,18 @@ func fenced(n, shift int) (b []byte, intact func() bool) {
 
 // A resizing is one call of Resample.
 type resizing struct {
-	src         *Image
-	box, window Rect
-	w, h        int
+	Resizing
+	src  *Image
+	x, y int
 }
 
 // by does it with the kernels of a family, into memory that begins anywhere.
 func (z *resizing) by(t *testing.T, f simd.Family, shift int) []byte {
 	t.Helper()
 	r := Resampler{family: kernelFamily{true, f}}
-	pix, intact := fenced(3*z.window.W*z.window.H, shift)
+	pix, intact := fenced(3*z.Window.W*z.Window.H, shift)
 	dst := &Image{Pix: pix}
-	r.Resample(dst, z.src, z.box, z.w, z.h, z.window)
+	r.Resample(dst, z.src, z.Resizing, z.x, z.y)
 	if !intact() || &dst.Pix[0] != &pix[0] {
 		t.Fatalf("%v: wrote beside the image, or elsewhere", f)
 	}
@@ -51,7 +51,7 @@ func (z *resizing) compare(t *testing.T, shift int) {
 			for got[i] == want[i] {
 				i++
 			}
-			t.Fatalf("%v: box %v of %dx%d to %dx%d, window %v: byte %d is %d, want %d", f, z.box, z.src.W, z.src.H, z.w, z.h, z.window, i, got[i], want[i])
+			t.Fatalf("%v: %dx%d, %+v: byte %d is %d, want %d", f, z.src.W, z.src.H, z.Resizing, i, got[i], want[i])
 		}
 	}
 }
@@ -87,7 +87,7 @@ func TestFamiliesAgree(t *testing.T) {
 		if n%2 == 0 {
 			w = 1 + rng.IntN(1000)
 		}
-		z := resizing{w: w, h: 1 + rng.IntN(24)}
+		z := resizing{Resizing: Resizing{W: w, H: 1 + rng.IntN(24)}}
 		z.src = extremes(n, h, rng)
 		if n%3 > 0 {
 			z.src = pattern(n, h)
@@ -95,7 +95,7 @@ func TestFamiliesAgree(t *testing.T) {
 		pix, _ := fenced(len(z.src.Pix), rng.IntN(64))
 		copy(pix, z.src.Pix)
 		z.src.Pix = pix
-		z.box, z.window = part(rng, z.src.W, z.src.H), part(rng, z.w, z.h)
+		z.Box, z.Window = part(rng, z.src.W, z.src.H), part(rng, z.W, z.H)
 		z.compare(t, rng.IntN(64))
 	}
 }
@@ -114,9 +114,8 @@ func TestFamiliesAgreeOnManyTaps(t *testing.T) {
 	needVectors(t)
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 60 {
-		w, h := 1+rng.IntN(40), 1+rng.IntN(12)
-		z := resizing{src: extremes(1+rng.IntN(3000), 1+rng.IntN(300), rng), w: w, h: h, window: Box(0, 0, w, h)}
-		z.box = Box(0, 0, z.src.W, z.src.H)
+		z := resizing{src: extremes(1+rng.IntN(3000), 1+rng.IntN(300), rng)}
+		z.Resizing = all(z.src, 1+rng.IntN(40), 1+rng.IntN(12))
 		z.compare(t, rng.IntN(64))
 	}
 }
@@ -130,43 +129,69 @@ func FuzzFamiliesAgree(f *testing.F) {
 		if rows < 1 || w < 1 || h < 1 {
 			return
 		}
-		z := resizing{src: &Image{W: n, H: rows, Pix: raw[:3*n*rows]}, box: Box(0, 0, n, rows), w: int(w), h: int(h), window: Box(0, 0, int(w), int(h))}
+		z := resizing{src: &Image{W: n, H: rows, Pix: raw[:3*n*rows]}}
+		z.Resizing = all(z.src, int(w), int(h))
 		z.compare(t, int(shift)%64)
 	})
 }
 
-// TestSupport: a part of an image gives the window that the whole image does, when it holds what Support names.
-func TestSupport(t *testing.T) {
+// TestNeeds: a part of an image gives the window that the whole image does, when it holds what the window needs, and no smaller part will do.
+func TestNeeds(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	for range 400 {
-		z := resizing{src: pattern(1+rng.IntN(80), 1+rng.IntN(60)), w: 1 + rng.IntN(50), h: 1 + rng.IntN(50)}
-		z.box, z.window = part(rng, z.src.W, z.src.H), part(rng, z.w, z.h)
-		left, right := Support(z.box.W, z.w, z.window.X, z.window.W)
-		top, bottom := Support(z.box.H, z.h, z.window.Y, z.window.H)
-		cut := *z.src
-		cut.Pix = bytes.Clone(cut.Pix)
-		cut.Crop(Box(z.box.X+left, z.box.Y+top, right-left, bottom-top))
+		z := resizing{src: pattern(1+rng.IntN(80), 1+rng.IntN(60)), Resizing: Resizing{W: 1 + rng.IntN(50), H: 1 + rng.IntN(50)}}
+		z.Reduction = 1 << rng.IntN(4)
+		z.Box, z.Window = part(rng, z.src.W*z.Reduction-rng.IntN(z.Reduction), z.src.H*z.Reduction-rng.IntN(z.Reduction)), part(rng, z.W, z.H)
+		need := z.Needs()
 		moved := z
-		moved.src, moved.box.X, moved.box.Y = &cut, -left, -top
+		moved.src = &Image{W: z.src.W, H: z.src.H, Pix: bytes.Clone(z.src.Pix)}
+		moved.src.Crop(need)
+		moved.x, moved.y = need.X, need.Y
 		for _, f := range simd.Offered() {
 			if !bytes.Equal(z.by(t, f, 0), moved.by(t, f, 0)) {
-				t.Fatalf("%v: box %v of %dx%d to %dx%d, window %v: the part gives other pixels", f, z.box, z.src.W, z.src.H, z.w, z.h, z.window)
+				t.Fatalf("%v: %dx%d, %+v: the part gives other pixels", f, z.src.W, z.src.H, z.Resizing)
 			}
+		}
+		for _, less := range []Rect{Box(1, 0, need.W-1, need.H), Box(0, 0, need.W-1, need.H), Box(0, 1, need.W, need.H-1), Box(0, 0, need.W, need.H-1)} {
+			small := &Image{W: less.W, H: less.H, Pix: make([]byte, 3*less.W*less.H)}
+			mustPanic(t, func() { new(Resampler).Resample(new(Image), small, z.Resizing, need.X+less.X, need.Y+less.Y) })
 		}
 	}
 }
 
-func TestResampleWantsPixelsThatAreThere(t *testing.T) {
-	src := pattern(10, 10)
-	for name, box := range map[string]Rect{"left": Box(-1, 0, 5, 5), "above": Box(0, -1, 5, 5), "right": Box(6, 0, 5, 5), "below": Box(0, 6, 5, 5)} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("%s: no panic", name)
-				}
-			}()
-			new(Resampler).Resample(new(Image), src, box, 5, 5, Box(0, 0, 5, 5))
-		}()
+func mustPanic(t *testing.T, call func()) {
+	t.Helper()
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	call()
+}
+
+// TestReduction: an image of flat squares, reduced to one pixel for each, comes out as the image itself would, but for the slopes of the
+// filter between squares: exactly so where a box of whole squares becomes one of as many pixels.
+func TestReduction(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	small := pattern(12, 9)
+	for range 100 {
+		k := 2 << rng.IntN(3)
+		b := part(rng, small.W, small.H)
+		z := Resizing{Box: Box(k*b.X, k*b.Y, k*b.W, k*b.H), W: b.W, H: b.H, Window: Box(0, 0, b.W, b.H), Reduction: k}
+		var got Image
+		new(Resampler).Resample(&got, small, z, 0, 0)
+		want := Image{W: small.W, H: small.H, Pix: bytes.Clone(small.Pix)}
+		want.Crop(b)
+		if !bytes.Equal(got.Pix, want.Pix) {
+			t.Fatalf("%+v gives other pixels than are there", z)
+		}
+	}
+	// Half a pixel further: the mean of two.
+	line := &Image{W: 3, H: 1, Pix: []byte{0, 0, 0, 100, 100, 100, 200, 200, 200}}
+	var got Image
+	new(Resampler).Resample(&got, line, Resizing{Box: Box(1, 0, 4, 2), W: 2, H: 1, Window: Box(0, 0, 2, 1), Reduction: 2}, 0, 0)
+	if got.Pix[0] != 50 || got.Pix[3] != 150 {
+		t.Errorf("between the pixels lie %d and %d, want 50 and 150", got.Pix[0], got.Pix[3])
 	}
 }
 
@@ -177,7 +202,7 @@ func TestResampleAllocatesNothing(t *testing.T) {
 		k := 0
 		run := func() { // boxes of a cycle of sizes, all of which have been seen
 			k = (k + 1) % 8
-			r.Resample(dst, src, Box(3*k, k, 400-9*k, 300-7*k), 224, 224, Box(0, 0, 224, 224))
+			r.Resample(dst, src, Resizing{Box: Box(3*k, k, 400-9*k, 300-7*k), W: 224, H: 224, Window: Box(0, 0, 224, 224)}, 0, 0)
 		}
 		for range 8 {
 			run()
@@ -196,7 +221,7 @@ func BenchmarkResample(b *testing.B) {
 				r := Resampler{family: kernelFamily{true, f}}
 				dst := new(Image)
 				for b.Loop() {
-					r.Resample(dst, src, Box(3, 2, w, w*3/4), 224, 224, Box(0, 0, 224, 224))
+					r.Resample(dst, src, Resizing{Box: Box(3, 2, w, w*3/4), W: 224, H: 224, Window: Box(0, 0, 224, 224)}, 0, 0)
 				}
 			})
 		}

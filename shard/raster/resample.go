@@ -29,39 +29,52 @@ func (k kernelFamily) get() simd.Family {
 	return chosen()
 }
 
-// Resample resizes the box of src to w x h pixels and writes the given window of the result to dst. What lies outside the box does
-// not reach the result. The box may reach out of src, as one of a larger image of which src is a part, if what Support says the window needs
-// of it lies inside; anything else is a fault of the caller and panics.
-func (r *Resampler) Resample(dst, src *Image, box Rect, w, h int, window Rect) {
-	r.resample(dst, src, box.X, box.Y, whole(box.W, w), whole(box.H, h), window)
+// A Resizing asks for a window of what a box of an image becomes at another size. What lies outside the box does not reach it.
+type Resizing struct {
+	Box    Rect // in pixels of the image
+	W, H   int  // what the box becomes
+	Window Rect // the part of that which is wanted
+	// Reduction says that the pixels at hand are those of the image at 1/Reduction of its size, rounded up: one for each square of
+	// Reduction x Reduction; a power of two. 0 means 1.
+	Reduction int
 }
 
-// resample makes a window; input (0, 0) of the spans is the pixel (x, y) of src.
-func (r *Resampler) resample(dst, src *Image, x, y int, across, down span, window Rect) {
-	left, right := across.support(window.X, window.W)
-	top, bottom := down.support(window.Y, window.H)
-	if x+left < 0 || y+top < 0 || x+right > src.W || y+bottom > src.H {
-		panic(fmt.Sprintf("raster: columns %d..%d and rows %d..%d are wanted of an image of %d x %d", x+left, x+right, y+top, y+bottom, src.W, src.H))
+// spans are the two directions, of which input 0 is pixel (x, y) of the image, or of its reduction.
+func (z Resizing) spans() (across, down span, x, y int) {
+	k := max(1, z.Reduction)
+	across, x = reduced(z.Box.X, z.Box.W, k, z.W)
+	down, y = reduced(z.Box.Y, z.Box.H, k, z.H)
+	return across, down, x, y
+}
+
+// Needs is the part of the image, or of its reduction, that the window is made of.
+func (z Resizing) Needs() Rect {
+	across, down, x, y := z.spans()
+	left, right := across.support(z.Window.X, z.Window.W)
+	top, bottom := down.support(z.Window.Y, z.Window.H)
+	return Box(x+left, y+top, right-left, bottom-top)
+}
+
+// Resample writes the window that z asks for to dst. Pixel (0, 0) of src is (x, y) of the image, or of its reduction; what z needs must
+// lie inside, else the caller is at fault and it panics.
+func (r *Resampler) Resample(dst, src *Image, z Resizing, x, y int) {
+	n := z.Needs()
+	if n.X < x || n.Y < y || n.X+n.W > x+src.W || n.Y+n.H > y+src.H {
+		panic(fmt.Sprintf("raster: %d x %d pixels at (%d, %d) are wanted, and %d x %d at (%d, %d) are here", n.W, n.H, n.X, n.Y, src.W, src.H, x, y))
 	}
-	r.horizontal.compute(across, window.X, window.W)
-	r.vertical.compute(down, window.Y, window.H)
-	// Input 0 is now the first that the window needs: nothing before it may be pointed at.
-	for i := range r.horizontal.first {
-		r.horizontal.first[i] -= int32(left)
-	}
-	for i := range r.vertical.first {
-		r.vertical.first[i] -= int32(top)
-	}
-	dst.Resize(window.W, window.H)
-	needed := src.from(x+left, y+top)
+	across, down, x0, y0 := z.spans()
+	r.horizontal.compute(across, z.Window.X, z.Window.W, n.X-x0)
+	r.vertical.compute(down, z.Window.Y, z.Window.H, n.Y-y0)
+	dst.Resize(z.Window.W, z.Window.H)
+	from := src.from(n.X-x, n.Y-y)
 	if f := r.family.get(); f != simd.Generic {
-		r.vector(f, dst, needed, bottom-top)
+		r.vector(f, dst, from, n.H)
 	} else {
-		r.plain(dst, needed, bottom-top)
+		r.plain(dst, from, n.H)
 	}
 }
 
-// plain is resample in Go, of the first rows of src.
+// plain is Resample in Go, of the first rows of src.
 func (r *Resampler) plain(dst *Image, src view, rows int) {
 	stride := 3 * dst.W
 	r.tmp = resize(r.tmp, rows*stride)

@@ -15,8 +15,12 @@ type span struct {
 	start, size float64
 }
 
-// whole is the span of a box of in pixels.
-func whole(in, out int) span { return span{in: in, out: out, size: float64(in)} }
+// reduced is the span of n pixels from at on, of which k at a time have become one, and the first of those.
+func reduced(at, n, k, out int) (s span, first int) {
+	first = at / k
+	last := (at + n + k - 1) / k
+	return span{in: last - first, out: out, start: float64(at-first*k) / float64(k), size: float64(n) / float64(k)}, first
+}
 
 // A lens is where a span's outputs look: how many inputs apart, and how far to either side.
 type lens struct {
@@ -37,9 +41,7 @@ func (l *lens) window(centre float64) (lo, hi int) {
 	return max(0, int(centre-l.filter+0.5)), min(l.in, int(centre+l.filter+0.5))
 }
 
-// Support gives the range lo..hi-1 of a box's in pixels that outputs from..from+n-1 of out are made of.
-func Support(in, out, from, n int) (lo, hi int) { return whole(in, out).support(from, n) }
-
+// support gives the inputs lo..hi-1 that outputs from..from+n-1 are made of.
 func (s span) support(from, n int) (lo, hi int) {
 	l := s.lens()
 	lo, _ = l.window(l.centre(from))
@@ -59,29 +61,29 @@ type weights struct {
 	at     []int32  // of pack
 }
 
-// compute fills in the outputs from..from+n-1.
-func (w *weights) compute(s span, from, n int) {
+// compute fills in the outputs from..from+n-1. Inputs are counted from skip on.
+func (w *weights) compute(s span, from, n, skip int) {
 	l := s.lens()
 	w.first, w.count = resize(w.first, n), resize(w.count, n)
 	w.taps = 0
 	for i := range n {
 		lo, hi := l.window(l.centre(from + i))
-		w.first[i], w.count[i] = int32(lo), int32(hi-lo)
+		w.first[i], w.count[i] = int32(lo-skip), int32(hi-lo)
 		w.taps = max(w.taps, hi-lo)
 	}
 	w.size = (w.taps + 3) &^ 3
 	w.values, w.exact = resize(w.values, n*w.size), resize(w.exact, w.taps)
 	narrow := 1 / l.filter
 	for i := range n {
-		w.weigh(w.values[i*w.size:(i+1)*w.size], w.exact[:w.count[i]], float64(w.first[i])-l.centre(from+i)+0.5, narrow)
+		w.weigh(w.values[i*w.size:(i+1)*w.size], w.exact[:w.count[i]], int(w.first[i])+skip, l.centre(from+i), narrow)
 	}
 }
 
-// weigh makes the weights of one output, whose first input lies at offset from its centre.
-func (w *weights) weigh(values []int32, exact []float64, offset, narrow float64) {
+// weigh makes the weights of one output, of the inputs from first on; in this order of rounding they are Pillow's.
+func (w *weights) weigh(values []int32, exact []float64, first int, centre, narrow float64) {
 	sum := 0.0
 	for j := range exact {
-		v := 1 - math.Abs(float64((float64(j)+offset)*narrow))
+		v := 1 - math.Abs(float64((float64(first+j)-centre+0.5)*narrow))
 		if !(v > 0) {
 			v = 0
 		}
