@@ -13,6 +13,7 @@ import (
 // ready.
 type Decoder struct {
 	buf  []byte // of Dataset.Load
+	img  raster.Image
 	jpeg jpeg.Decoder
 }
 
@@ -28,6 +29,53 @@ func (d *Decoder) Decode(dst *raster.Image, b []byte, enc Encoding) error {
 		return decodePNG(dst, b)
 	}
 	return fmt.Errorf("neither JPEG nor PNG: it begins with % x", b[:min(len(b), 8)])
+}
+
+// Render decodes as much of b as a's Transform and draw want, and writes that to dst as Augmenter.Apply does.
+func (d *Decoder) Render(dst []float32, b []byte, enc Encoding, a *Augmenter, draw Draw) error {
+	a.check(dst)
+	if enc != RawPlanar32 && jpeg.Is(b) && a.t.ViewCount() == 1 {
+		return d.renderJPEG(dst, b, a, draw)
+	}
+	if err := d.Decode(&d.img, b, enc); err != nil {
+		return err
+	}
+	a.Apply(dst, &d.img, draw)
+	return nil
+}
+
+func (d *Decoder) renderJPEG(dst []float32, b []byte, a *Augmenter, draw Draw) error {
+	w, h, err := d.jpeg.Size(b)
+	if err != nil {
+		return err
+	}
+	c := a.t.Crop(w, h, 0, draw)
+	need := c.Needs()
+	if err := d.jpeg.Decode(&d.img, b, jpeg.View{Scale: c.Reduction, Region: need}); err != nil {
+		return err
+	}
+	a.render(dst, &d.img, need.X, need.Y, c)
+	return nil
+}
+
+// Render does Load and Augmenter.Apply in one, and decodes no more of the image than it takes. Errors are those of Load.
+func (d *Dataset) Render(dec *Decoder, aug *Augmenter, dst []float32, i int, draw Draw) error {
+	b, err := d.Read(i, dec.buf)
+	if err != nil {
+		return err
+	}
+	if d.copies {
+		dec.buf = b
+	}
+	return d.render(dec, aug, dst, b, i, draw)
+}
+
+// render is Render of bytes that have been read.
+func (d *Dataset) render(dec *Decoder, aug *Augmenter, dst []float32, b []byte, i int, draw Draw) error {
+	if err := dec.Render(dst, b, d.encoding, aug, draw); err != nil {
+		return &DamagedError{Archive: d.path, Member: d.samples[i].name, Err: err}
+	}
+	return nil
 }
 
 func decodePNG(dst *raster.Image, b []byte) error {

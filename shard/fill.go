@@ -3,8 +3,6 @@ package shard
 import (
 	"errors"
 	"fmt"
-
-	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // A decodeWorker is what one decoder's goroutine owns.
@@ -12,7 +10,6 @@ type decodeWorker struct {
 	p   *prefetcher
 	aug *Augmenter
 	dec Decoder
-	img raster.Image
 }
 
 // fill makes places from..to-1 of the batch.
@@ -21,30 +18,28 @@ func (w *decodeWorker) fill(b *Batch, from, to int) error {
 	for k := from; k < to; k++ {
 		dst := b.Images[k*values : (k+1)*values]
 		epoch, index := w.p.locate(b.Step, b.Replicas[k/w.p.places], k%w.p.places)
-		label, err := w.load(index)
+		label, err := w.load(dst, index, NewDraw(w.p.seed, epoch, index))
 		if err != nil {
 			return err
 		}
 		b.Labels[k], b.Samples[k] = label, index
 		if label < 0 {
 			clear(dst)
-			continue
 		}
-		w.aug.Apply(dst, &w.img, NewDraw(w.p.seed, epoch, index))
 	}
 	return nil
 }
 
-// load decodes the image into w.img and returns its label, -1 for an empty place. With SkipDamaged the next good image stands in
+// load decodes and transforms the image and returns its label, -1 for an empty place. With SkipDamaged the next good image stands in
 // for a damaged one, whoever reads it.
-func (w *decodeWorker) load(index int) (int32, error) {
+func (w *decodeWorker) load(dst []float32, index int, draw Draw) (int32, error) {
 	if index < 0 {
 		return -1, nil
 	}
 	ds := w.p.ds
 	for k := range ds.Len() {
 		j := (index + k) % ds.Len()
-		err := ds.Load(&w.dec, &w.img, j)
+		err := ds.Render(&w.dec, w.aug, dst, j, draw)
 		if err == nil {
 			return int32(ds.Label(j)), nil
 		}
