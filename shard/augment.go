@@ -36,6 +36,15 @@ func (a *Augmenter) Apply(dst []float32, img *raster.Image, d Draw) {
 	}
 }
 
+// Crop writes a crop of img into dst: c.Values() floats, planes red, green, blue, each Window.H rows of Window.W. Box must lie inside the
+// image, and Reduction be 1.
+func (a *Augmenter) Crop(dst []float32, img *raster.Image, c Crop) {
+	if len(dst) != c.Values() || c.Reduction > 1 {
+		panic(fmt.Sprintf("shard: destination of %d floats, want %d of an image at 1/1, not 1/%d", len(dst), c.Values(), c.Reduction))
+	}
+	a.render(dst, img, 0, 0, c)
+}
+
 func (a *Augmenter) check(dst []float32) {
 	if len(dst) != a.t.Values() {
 		panic(fmt.Sprintf("shard: destination of %d floats, want %d", len(dst), a.t.Values()))

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/lockstep-ml/lockstep/shard/raster"
@@ -87,6 +88,21 @@ func (t Transform) evaluation(w, h, view int) Crop {
 	c.Window = raster.Box(x, y, n, n)
 	return c
 }
+
+// Whole is the view of fully convolutional evaluation (the paper's section 4.1 takes 224, 256, 384, 480 and 640): all of an image of w x h
+// pixels, the shorter side resized to s. Its result is as large as its Window.
+func Whole(w, h, s int) (Crop, error) {
+	if s < 1 || s > maxResolution {
+		return Crop{}, fmt.Errorf("whole view: shorter side %d, want 1..%d", s, maxResolution)
+	}
+	c := Crop{Box: raster.Box(0, 0, w, h), Reduction: 1}
+	c.W, c.H = shorterTo(w, h, s)
+	c.Window = raster.Box(0, 0, c.W, c.H)
+	return c, raster.CheckPixels(c.W, c.H)
+}
+
+// Values is the number of floats of the crop: 3 * Window.H * Window.W.
+func (c Crop) Values() int { return 3 * c.Window.H * c.Window.W }
 
 // shorterTo scales w x h so that the shorter side is s and the other is cut to whole pixels, as torchvision's Resize does.
 func shorterTo(w, h, s int) (int, int) {
