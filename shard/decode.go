@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"image/png"
+	"time"
 
 	"github.com/lockstep-ml/lockstep/shard/jpeg"
 	"github.com/lockstep-ml/lockstep/shard/raster"
@@ -15,6 +16,18 @@ type Decoder struct {
 	buf  []byte // of Dataset.Load
 	img  raster.Image
 	jpeg jpeg.Decoder
+	took time.Duration
+}
+
+// Took is the time that Render has spent decoding so far.
+func (d *Decoder) Took() time.Duration { return d.took }
+
+// Fallbacks counts the JPEG files that were left to the standard library's decoder, by what made them special.
+func (d *Decoder) Fallbacks() map[string]int {
+	if f, ok := any(&d.jpeg).(interface{ Fallbacks() map[string]int }); ok {
+		return f.Fallbacks()
+	}
+	return nil
 }
 
 // Decode decodes b into dst, whose memory it reuses. An error says what is wrong with the bytes; it never panics on foreign data.
@@ -34,17 +47,19 @@ func (d *Decoder) Decode(dst *raster.Image, b []byte, enc Encoding) error {
 // Render decodes as much of b as a's Transform and draw want, and writes that to dst as Augmenter.Apply does.
 func (d *Decoder) Render(dst []float32, b []byte, enc Encoding, a *Augmenter, draw Draw) error {
 	a.check(dst)
+	begun := time.Now()
 	if enc != RawPlanar32 && jpeg.Is(b) && a.t.ViewCount() == 1 {
-		return d.renderJPEG(dst, b, a, draw)
+		return d.renderJPEG(dst, b, a, draw, begun)
 	}
 	if err := d.Decode(&d.img, b, enc); err != nil {
 		return err
 	}
+	d.took += time.Since(begun)
 	a.Apply(dst, &d.img, draw)
 	return nil
 }
 
-func (d *Decoder) renderJPEG(dst []float32, b []byte, a *Augmenter, draw Draw) error {
+func (d *Decoder) renderJPEG(dst []float32, b []byte, a *Augmenter, draw Draw, begun time.Time) error {
 	w, h, err := d.jpeg.Size(b)
 	if err != nil {
 		return err
@@ -54,6 +69,7 @@ func (d *Decoder) renderJPEG(dst []float32, b []byte, a *Augmenter, draw Draw) e
 	if err := d.jpeg.Decode(&d.img, b, jpeg.View{Scale: c.Reduction, Region: need}); err != nil {
 		return err
 	}
+	d.took += time.Since(begun)
 	a.render(dst, &d.img, need.X, need.Y, c)
 	return nil
 }

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lockstep-ml/lockstep/internal/simd"
+	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/shard/raster"
+)
+
+const (
+	// checkedImages are enough to meet every sampling and shape that is common, and take the generic kernels a second.
+	checkedImages = 32
+	// familyPatience is for a process of another family, which opens the data set anew.
+	familyPatience = 5 * time.Minute
+)
+
+// inputBench measures one data set.
+type inputBench struct {
+	o  *inputOptions
+	ds *shard.Dataset
+	t  shard.Transform
+}
+
+// An inputWorker is what one thread owns.
+type inputWorker struct {
+	b   *inputBench
+	aug *shard.Augmenter
+	dec shard.Decoder
+	img raster.Image
+	dst []float32
+	sum [sha256.Size]byte
+}
+
+func (b *inputBench) workers(n int) []*inputWorker {
+	out := make([]*inputWorker, n)
+	for i := range out {
+		out[i] = &inputWorker{b: b, aug: shard.NewAugmenter(b.t), dst: make([]float32, b.t.Values())}
+	}
+	return out
+}
+
+// render makes one image, of epoch 0 with seed 1.
+func (w *inputWorker) render(i int) error {
+	return w.b.ds.Render(&w.dec, w.aug, w.dst, i, shard.NewDraw(1, 0, i))
+}
+
+// decode decodes a whole one.
+func (w *inputWorker) decode(i int) error { return w.b.ds.Load(&w.dec, &w.img, i) }
+
+// digest hashes the bits of an image that was made, or decoded.
+func (w *inputWorker) digest() {
+	h := sha256.New()
+	var word [4]byte
+	for _, v := range w.dst {
+		bits := math.Float32bits(v)
+		word = [4]byte{byte(bits), byte(bits >> 8), byte(bits >> 16), byte(bits >> 24)}
+		h.Write(word[:])
+	}
+	h.Write(w.img.Pix)
+	h.Sum(w.sum[:0])
+}
+
+// each has workers make n images between them, in any order. It gives how long that took.
+func (b *inputBench) each(ws []*inputWorker, n int, do func(w *inputWorker, k int) error) (time.Duration, error) {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	errs := make([]error, len(ws))
+	begun := time.Now()
+	for i, w := range ws {
+		group.Go(func() {
+			for errs[i] == nil {
+				k := int(next.Add(1)) - 1
+				if k >= n {
+					return
+				}
+				errs[i] = do(w, k)
+			}
+		})
+	}
+	group.Wait() //bounded: every worker ends behind the last image
+	return time.Since(begun), errors.Join(errs...)
+}
+
+// sum is the hex SHA-256 of the first images' sums.
+func (b *inputBench) sum(threads int) (string, error) {
+	n := min(checkedImages, b.ds.Len())
+	sums := make([][sha256.Size]byte, n)
+	_, err := b.each(b.workers(threads), n, func(w *inputWorker, k int) error {
+		err := w.render(k)
+		if err == nil && b.o.decodeOnly {
+			err = w.decode(k)
+		}
+		w.digest()
+		sums[k] = w.sum
+		return err
+	})
+	h := sha256.New()
+	for _, s := range sums {
+		h.Write(s[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// check compares the bits of one thread, of all threads, and of every family of kernels.
+func (b *inputBench) check(ctx context.Context) (string, error) {
+	want, err := b.sum(1)
+	if err != nil {
+		return "", err
+	}
+	got, err := b.sum(b.o.threads)
+	if err != nil {
+		return "", err
+	}
+	if got != want {
+		return "", fmt.Errorf("%d threads make other bits (%.12s) than one (%.12s): not timing a wrong result", b.o.threads, got, want)
+	}
+	used, err := simd.Choose()
+	if err != nil {
+		return "", err
+	}
+	for _, f := range simd.Offered() {
+		if f == used {
+			continue
+		}
+		if got, err = b.sumOf(ctx, f); err != nil {
+			return "", fmt.Errorf("the check with kernels of family %v: %w", f, err)
+		}
+		if got != want {
+			return "", fmt.Errorf("kernels of family %v make other bits (%.12s) than those of %v (%.12s): not timing a wrong result; %s=generic is the truth", f, got, used, want, simd.Variable)
+		}
+	}
+	return want, nil
+}
+
+// sumOf has another process compute the sum: a process chooses its kernels once.
+func (b *inputBench) sumOf(ctx context.Context, f simd.Family) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, familyPatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, self, "bench", "input", "--sum-only", "--data", b.o.data, "--split", b.o.split, "--transform", b.o.transform,
+		"--resolution", strconv.Itoa(b.o.resolution), "--decode-only="+strconv.FormatBool(b.o.decodeOnly))
+	cmd.Env = append(os.Environ(), simd.Variable+"="+f.String())
+	cmd.SysProcAttr = childAttributes()
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// measure times the rounds.
+func (b *inputBench) measure(ctx context.Context) (*inputReport, error) {
+	n := min(b.o.images, b.ds.Len())
+	pick := make([]int, n)
+	bytes := 0
+	for k := range pick {
+		pick[k] = int(int64(k) * int64(b.ds.Len()) / int64(n))
+		file, err := b.ds.Read(pick[k], nil)
+		if err != nil {
+			return nil, err
+		}
+		bytes += len(file)
+	}
+	r := &inputReport{Transform: b.o.transform, Resolution: b.o.resolution, Threads: b.o.threads, Images: n, Rounds: b.o.rounds, Fallbacks: map[string]int{}}
+	rates := func(took time.Duration) (images, mb float64) {
+		return float64(n) / took.Seconds(), float64(bytes) / 1e6 / took.Seconds()
+	}
+	decoded, _, err := b.rounds(ctx, pick, nil, (*inputWorker).decode)
+	if err != nil {
+		return nil, err
+	}
+	r.DecodeImagesPerSecond, r.DecodeMBPerSecond = rates(decoded)
+	if b.o.decodeOnly {
+		r.ImagesPerSecond, r.MBPerSecond = r.DecodeImagesPerSecond, r.DecodeMBPerSecond
+		return r, b.fallbacks(r, pick)
+	}
+	made, share, err := b.rounds(ctx, pick, func(w *inputWorker) time.Duration { return w.dec.Took() }, (*inputWorker).render)
+	if err != nil {
+		return nil, err
+	}
+	r.ImagesPerSecond, r.MBPerSecond = rates(made)
+	r.DecodeShare = share
+	return r, b.fallbacks(r, pick)
+}
+
+// rounds gives the median time of a round, and the share of the workers' time in all that part counts.
+func (b *inputBench) rounds(ctx context.Context, pick []int, part func(*inputWorker) time.Duration, do func(*inputWorker, int) error) (time.Duration, float64, error) {
+	ws := b.workers(b.o.threads)
+	var took []time.Duration
+	var all, counted time.Duration
+	for round := range b.o.rounds + 1 {
+		if err := ctx.Err(); err != nil {
+			return 0, 0, err
+		}
+		for _, w := range ws {
+			if part != nil {
+				counted -= part(w)
+			}
+		}
+		d, err := b.each(ws, len(pick), func(w *inputWorker, k int) error { return do(w, pick[k]) })
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, w := range ws {
+			if part != nil {
+				counted += part(w)
+			}
+		}
+		if round == 0 { // scratch memory grows
+			counted = 0
+			continue
+		}
+		took, all = append(took, d), all+d
+	}
+	slices.Sort(took)
+	return took[len(took)/2], counted.Seconds() / all.Seconds() / float64(len(ws)), nil
+}
+
+// fallbacks decodes every image once more and counts.
+func (b *inputBench) fallbacks(r *inputReport, pick []int) error {
+	w := b.workers(1)[0]
+	for _, i := range pick {
+		if err := w.decode(i); err != nil {
+			return err
+		}
+	}
+	for kind, n := range w.dec.Fallbacks() {
+		r.Fallbacks[kind] = n
+	}
+	return nil
+}
