@@ -79,8 +79,8 @@ func (t Transform) evaluation(w, h, view int) Crop {
 	right, bottom := c.W-n, c.H-n
 	// torchvision rounds half to even here: int(round((h - n) / 2.0)).
 	x, y := int(math.RoundToEven(float64(right)/2)), int(math.RoundToEven(float64(bottom)/2))
-	if t.ViewCount() == tenViews && view%(tenViews/2) < 4 {
-		x, y = view%2*right, view%(tenViews/2)/2*bottom
+	if corner := view % (tenViews / 2); t.ViewCount() == tenViews && corner < 4 {
+		x, y = corner%2*right, corner/2*bottom
 	}
 	if c.Flip {
 		x = right - x
