@@ -3,7 +3,10 @@ package shard
 import (
 	"bytes"
 	"fmt"
+	"image"
+	stdjpeg "image/jpeg"
 	"image/png"
+	"sync"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/shard/jpeg"
@@ -66,7 +69,13 @@ func (d *Decoder) renderJPEG(dst []float32, b []byte, a *Augmenter, draw Draw, b
 	}
 	c := a.t.Crop(w, h, 0, draw)
 	need := c.Needs()
-	if err := d.jpeg.Decode(&d.img, b, jpeg.View{Scale: c.Reduction, Region: need}); err != nil {
+	err = d.jpeg.Decode(&d.img, b, jpeg.View{Scale: c.Reduction, Region: need})
+	if err != nil && c.Reduction > 1 { // a kind of file that cannot be reduced, if it is not damaged
+		c.Reduction = 1
+		need = c.Needs()
+		err = d.jpeg.Decode(&d.img, b, jpeg.View{Region: need})
+	}
+	if err != nil {
 		return err
 	}
 	d.took += time.Since(begun)
@@ -93,6 +102,17 @@ func (d *Dataset) render(dec *Decoder, aug *Augmenter, dst []float32, b []byte, 
 	}
 	return nil
 }
+
+// reduces says whether the decoder knows views at a part of an image's size.
+var reduces = sync.OnceValue(func() bool {
+	var file bytes.Buffer
+	if err := stdjpeg.Encode(&file, image.NewGray(image.Rect(0, 0, 16, 16)), nil); err != nil {
+		panic("shard: " + err.Error()) // nothing can go wrong
+	}
+	var d jpeg.Decoder
+	var img raster.Image
+	return d.Decode(&img, file.Bytes(), jpeg.View{Scale: 2}) == nil && img.W == 8 && img.H == 8
+})
 
 func decodePNG(dst *raster.Image, b []byte) error {
 	c, err := png.DecodeConfig(bytes.NewReader(b))
