@@ -39,6 +39,7 @@ machine has: the sums of all bits must be the same.
   images_per_second          decoding and augmentation; with --decode-only, decoding whole images
   mb_per_second              bytes of image files a second in that
   decode_images_per_second   decoding whole images
+  cpu_ms_per_image           processor time of an image, user and system, in the mean: what to compare on a machine that others use
   decode_share               part of the time of decoding and augmentation that goes into decoding, of no more of an image than its crop takes
   fallbacks                  files that were left to the standard library's decoder, by what made them special`
 
@@ -130,6 +131,8 @@ type inputReport struct {
 	MBPerSecond           float64        `json:"mb_per_second"`
 	DecodeImagesPerSecond float64        `json:"decode_images_per_second"`
 	DecodeMBPerSecond     float64        `json:"decode_mb_per_second"`
+	CPU                   float64        `json:"cpu_ms_per_image"`
+	DecodeCPU             float64        `json:"decode_cpu_ms_per_image"`
 	DecodeShare           float64        `json:"decode_share,omitempty"`
 	Fallbacks             map[string]int `json:"fallbacks"`
 	Transform             string         `json:"transform"`
@@ -150,13 +153,13 @@ func (r *inputReport) print(w io.Writer) error {
 		left = []string{"none"}
 	}
 	if r.DecodeShare > 0 {
-		if _, err := fmt.Fprintf(w, "%s to %dx%d, %d threads: %.0f img/s, %.1f MB/s of files, %.0f %% of it decoding\n",
-			r.Transform, r.Resolution, r.Resolution, r.Threads, r.ImagesPerSecond, r.MBPerSecond, 100*r.DecodeShare); err != nil {
+		if _, err := fmt.Fprintf(w, "%s to %dx%d, %d threads: %.0f img/s, %.1f MB/s of files, %.3f ms of a core an image, %.0f %% of it decoding\n",
+			r.Transform, r.Resolution, r.Resolution, r.Threads, r.ImagesPerSecond, r.MBPerSecond, r.CPU, 100*r.DecodeShare); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "whole images decoded, %d threads: %.0f img/s, %.1f MB/s of files\nleft to the standard library's decoder: %s\n"+
+	_, err := fmt.Fprintf(w, "whole images decoded, %d threads: %.0f img/s, %.1f MB/s of files, %.3f ms of a core an image\nleft to the standard library's decoder: %s\n"+
 		"%d images a round, median of %d; the first images' bits are the same with every thread count and every family of kernels: %.12s\n",
-		r.Threads, r.DecodeImagesPerSecond, r.DecodeMBPerSecond, strings.Join(left, ", "), r.Images, r.Rounds, r.Sum)
+		r.Threads, r.DecodeImagesPerSecond, r.DecodeMBPerSecond, r.DecodeCPU, strings.Join(left, ", "), r.Images, r.Rounds, r.Sum)
 	return err
 }

@@ -13,7 +13,7 @@ func TestBenchInput(t *testing.T) {
 	args := []string{"bench", "input", "--data", shared.images(), "--threads", "2", "--rounds", "1", "--images", "40", "--resolution", "32"}
 	var r inputReport
 	lockstep(t, 0, append(args, "--json")...).lastLine(&r)
-	if !(r.ImagesPerSecond > 0 && r.MBPerSecond > 0 && r.DecodeImagesPerSecond > 0 && r.DecodeMBPerSecond > 0) || r.Images != 40 || r.Threads != 2 || r.Fallbacks == nil {
+	if !(r.ImagesPerSecond > 0 && r.MBPerSecond > 0 && r.DecodeImagesPerSecond > 0 && r.DecodeMBPerSecond > 0 && r.CPU > 0 && r.DecodeCPU > 0) || r.Images != 40 || r.Threads != 2 || r.Fallbacks == nil {
 		t.Errorf("bench input: %+v", r)
 	}
 	if !(r.DecodeShare > 0 && r.DecodeShare < 1) || math.Abs(r.MBPerSecond/r.ImagesPerSecond/(r.DecodeMBPerSecond/r.DecodeImagesPerSecond)-1) > 1e-6 {

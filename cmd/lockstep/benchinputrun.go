@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/internal/simd"
@@ -190,58 +191,73 @@ func (b *inputBench) measure(ctx context.Context) (*inputReport, error) {
 		bytes += len(file)
 	}
 	r := &inputReport{Transform: b.o.transform, Resolution: b.o.resolution, Threads: b.o.threads, Images: n, Rounds: b.o.rounds, Fallbacks: map[string]int{}}
-	rates := func(took time.Duration) (images, mb float64) {
-		return float64(n) / took.Seconds(), float64(bytes) / 1e6 / took.Seconds()
+	rates := func(p pace) (images, mb, cpu float64) {
+		seconds := p.median.Seconds()
+		return float64(n) / seconds, float64(bytes) / 1e6 / seconds, p.cpu.Seconds() * 1e3 / float64(n*b.o.rounds)
 	}
-	decoded, _, err := b.rounds(ctx, pick, nil, (*inputWorker).decode)
+	decoded, err := b.rounds(ctx, pick, nil, (*inputWorker).decode)
 	if err != nil {
 		return nil, err
 	}
-	r.DecodeImagesPerSecond, r.DecodeMBPerSecond = rates(decoded)
+	r.DecodeImagesPerSecond, r.DecodeMBPerSecond, r.DecodeCPU = rates(decoded)
 	if b.o.decodeOnly {
-		r.ImagesPerSecond, r.MBPerSecond = r.DecodeImagesPerSecond, r.DecodeMBPerSecond
+		r.ImagesPerSecond, r.MBPerSecond, r.CPU = r.DecodeImagesPerSecond, r.DecodeMBPerSecond, r.DecodeCPU
 		return r, b.fallbacks(r, pick)
 	}
-	made, share, err := b.rounds(ctx, pick, func(w *inputWorker) time.Duration { return w.dec.Took() }, (*inputWorker).render)
+	made, err := b.rounds(ctx, pick, func(w *inputWorker) time.Duration { return w.dec.Took() }, (*inputWorker).render)
 	if err != nil {
 		return nil, err
 	}
-	r.ImagesPerSecond, r.MBPerSecond = rates(made)
-	r.DecodeShare = share
+	r.ImagesPerSecond, r.MBPerSecond, r.CPU = rates(made)
+	r.DecodeShare = made.share
 	return r, b.fallbacks(r, pick)
 }
 
-// rounds gives the median time of a round, and the share of the workers' time in all that part counts.
-func (b *inputBench) rounds(ctx context.Context, pick []int, part func(*inputWorker) time.Duration, do func(*inputWorker, int) error) (time.Duration, float64, error) {
+// A pace is what rounds came to.
+type pace struct {
+	median time.Duration // of a round
+	cpu    time.Duration // of this process, in all rounds
+	share  float64       // of the workers' time, what was counted
+}
+
+// rounds times rounds, and counts in each worker what part says.
+func (b *inputBench) rounds(ctx context.Context, pick []int, part func(*inputWorker) time.Duration, do func(*inputWorker, int) error) (p pace, err error) {
 	ws := b.workers(b.o.threads)
-	var took []time.Duration
-	var all, counted time.Duration
-	for round := range b.o.rounds + 1 {
-		if err := ctx.Err(); err != nil {
-			return 0, 0, err
-		}
+	parts := func() (sum time.Duration) {
 		for _, w := range ws {
 			if part != nil {
-				counted -= part(w)
+				sum += part(w)
 			}
+		}
+		return sum
+	}
+	var took []time.Duration
+	var all, counted, used time.Duration
+	for round := range b.o.rounds + 1 {
+		if err := ctx.Err(); err != nil {
+			return p, err
 		}
 		d, err := b.each(ws, len(pick), func(w *inputWorker, k int) error { return do(w, pick[k]) })
 		if err != nil {
-			return 0, 0, err
-		}
-		for _, w := range ws {
-			if part != nil {
-				counted += part(w)
-			}
+			return p, err
 		}
 		if round == 0 { // scratch memory grows
-			counted = 0
+			counted, used = parts(), processorTime()
 			continue
 		}
 		took, all = append(took, d), all+d
 	}
 	slices.Sort(took)
-	return took[len(took)/2], counted.Seconds() / all.Seconds() / float64(len(ws)), nil
+	return pace{median: took[len(took)/2], cpu: processorTime() - used, share: (parts() - counted).Seconds() / all.Seconds() / float64(len(ws))}, nil
+}
+
+// processorTime is what this process has used so far, user and system.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic("lockstep: getrusage of this very process failed: " + err.Error())
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // fallbacks decodes every image once more and counts.
