@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // A decodeWorker is what one decoder's goroutine owns.
@@ -14,7 +12,6 @@ type decodeWorker struct {
 	ctx context.Context // of the prefetcher's run
 	aug *Augmenter
 	dec Decoder
-	img raster.Image
 }
 
 // fill makes these places of a batch.
@@ -31,7 +28,7 @@ func (w *decodeWorker) fill(q *pending, places []int) error {
 			}
 			continue
 		case index >= 0:
-			used, err = w.load(q.raw[k], index)
+			used, err = w.load(dst, q.raw[k], index, NewDraw(w.p.seed, q.epoch[k], index))
 		}
 		if err != nil {
 			return err
@@ -42,18 +39,17 @@ func (w *decodeWorker) fill(q *pending, places []int) error {
 			continue
 		}
 		b.Labels[k] = int32(w.p.ds.Label(used))
-		w.aug.Apply(dst, &w.img, NewDraw(w.p.seed, q.epoch[k], index))
 	}
 	return nil
 }
 
-// load decodes the image into w.img and returns which one it is, -1 to leave the place empty. With SkipDamaged the next good image stands
+// load decodes and transforms the image and returns which one it is, -1 to leave the place empty. With SkipDamaged the next good image stands
 // in for a damaged one, whoever reads it.
-func (w *decodeWorker) load(r raw, index int) (used int, err error) {
+func (w *decodeWorker) load(dst []float32, r raw, index int, draw Draw) (used int, err error) {
 	ds := w.p.ds
 	for k := range ds.Len() {
 		j := (index + k) % ds.Len()
-		err := w.decode(r, j)
+		err := w.render(dst, r, j, draw)
 		if err == nil {
 			return j, nil
 		}
@@ -70,13 +66,13 @@ func (w *decodeWorker) load(r raw, index int) (used int, err error) {
 	return -1, fmt.Errorf("%s: %w that can be decoded: all %d are damaged", ds.path, ErrNoImages, ds.Len())
 }
 
-// decode decodes what was fetched, or fetches it.
-func (w *decodeWorker) decode(r raw, index int) error {
+// render decodes and transforms what was fetched, or fetches it.
+func (w *decodeWorker) render(dst []float32, r raw, index int, draw Draw) error {
 	if r.err != nil {
 		return r.err
 	}
 	if r.b == nil {
-		return w.p.ds.Load(w.ctx, &w.dec, &w.img, index)
+		return w.p.ds.Render(w.ctx, &w.dec, w.aug, dst, index, draw)
 	}
-	return w.p.ds.decode(&w.dec, &w.img, r.b, index)
+	return w.p.ds.render(&w.dec, w.aug, dst, r.b, index, draw)
 }

@@ -59,7 +59,10 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	train, test := s.transform(net, true), s.transform(net, false)
+	train, test, err := s.transforms(ctx, net, d.train)
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
 	plan := shard.Plan{Seed: s.seed, Images: d.train.Len(), GlobalBatch: s.batch, Replicas: s.replicas()}
 	supply, evalSupply := o.supply.supply(o.threads)
 	f, err := openFeed(d, plan, train, test, supply, evalSupply)

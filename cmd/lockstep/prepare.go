@@ -267,6 +267,9 @@ func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint, 
 	if p.network, err = s.network(len(d.train.Classes())); err != nil {
 		return err
 	}
+	if err := s.checkTransform(p.network); err != nil {
+		return err
+	}
 	s.classes = p.network.Classes
 	p.record = runRecord{Settings: s.values(), Classes: d.train.Classes(), Data: d.fingerprint()}
 	p.summary, p.hasTest = d.summary(), d.test != nil
