@@ -17,6 +17,7 @@ const (
 	endGather            // this membership: nobody holds the newest state any more
 	endLost
 	endNonFinite
+	endDamaged
 	endMismatch
 	endInterrupted
 	endStalled

@@ -49,6 +49,18 @@ func (e *NonFiniteError) Error() string {
 	return fmt.Sprintf("run %s: training blew up after %d steps: %s (worker %s); %s", e.Run, e.AtStep, e.Reason, e.Worker, e.Saved)
 }
 
+// DamagedDataError says that an image of the data set cannot be decoded, on any worker that has tried.
+type DamagedDataError struct {
+	Saved
+	Worker string // that tried last
+	AtStep uint64
+	Reason string // shard, image, offset and what to do
+}
+
+func (e *DamagedDataError) Error() string {
+	return fmt.Sprintf("run %s: the data is damaged (worker %s after step %d): %s; %s", e.Run, e.Worker, e.AtStep, e.Reason, e.Saved)
+}
+
 // HashMismatchError says that workers disagree about the state, which equal inputs cannot explain: one of them computes wrongly.
 type HashMismatchError struct {
 	Saved

@@ -63,6 +63,15 @@ type StepReport struct {
 	Behind               bool          // of a follower: received and kept, not yet applied
 	Compute              time.Duration // of all its replicas, without waiting for data or ring
 	Samples              []uint32      // see the control protocol
+	DataWait             time.Duration // until its batches were ready
+	Skipped              []Skipped     // among the images of its replicas
+}
+
+// Skipped is a damaged image that was passed over.
+type Skipped struct {
+	Sample int    // its index in its split
+	By     int    // the index of the one that stands in for it, -1 for none
+	Name   string // its path in the data set
 }
 
 // StateHash tells the hash of a worker's state, as the plan's VerifyEvery asks. It comes no earlier than the report of the step before, and
@@ -107,6 +116,7 @@ type EvalReport struct {
 	Step                       uint64
 	Images, Correct1, Correct5 uint64
 	LossSum                    int64
+	Skipped                    []Skipped // in its share; their places were left empty
 }
 
 // Cause tells why a worker is out of the step in flight.
@@ -119,6 +129,7 @@ const (
 	CauseRing              // a neighbour failed or was too late
 	CauseNonFinite         // a gradient was NaN or infinite
 	CauseLocal             // data, engine or memory of this worker
+	CauseDamaged           // an image of the data set cannot be decoded here
 )
 
 // Aborted says that a worker is out of any step and holds the state of Step committed steps.
@@ -132,6 +143,7 @@ type Aborted struct {
 	Generation uint64
 	Behind     bool     // of a follower: Step is its base and the steps it has kept since, and it does not hold that state
 	Kept       []uint64 // steps of the states that it could go back to, rising
+	Sample     string   // the image that CauseDamaged is about
 }
 
 // Heartbeat says that a worker lives. Every other event of a worker says so too.
@@ -408,6 +420,7 @@ type Progress struct {
 	LR              float64
 	ImagesPerSecond float64       // smoothed over the last steps
 	Tail            time.Duration // of the newest step that all workers have committed, see StepDone
+	DataWait        time.Duration // likewise
 	Remaining       time.Duration
 	Warning         bool   // Event is something to look into
 	Event           string // a line for people; empty for an ordinary step
@@ -441,6 +454,8 @@ type StepDone struct {
 	// Tail is what of the all-reduce no computing hid: the least of the workers' tails, for the others also waited until the slowest
 	// had computed.
 	Tail time.Duration
+	// DataWait is the longest that a worker waited for its images: the others wait for that one.
+	DataWait time.Duration
 }
 
 // Finish is the last action: the run is over. Err is nil for a run that did all its steps, else one of this package's errors.
@@ -456,6 +471,8 @@ type Result struct {
 	Loss            float64
 	ImagesPerSecond float64       // over all training but the first step; evaluations do not count
 	Tail            time.Duration // a step's, likewise
+	DataWait        time.Duration // of all steps but the first together
+	DataShare       float64       // what part of their time that is, 0 to 1
 	Evaluation      *Evaluation   // the newest, nil without any
 	Path            string        // newest checkpoint, empty without any
 }

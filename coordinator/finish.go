@@ -154,7 +154,7 @@ func (m *Machine) conclude() {
 // result is what the run came to.
 func (m *Machine) result() Result {
 	c := m.checkpoint()
-	r := Result{Step: c.Step, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Tail: m.meter.averageTail(), Evaluation: m.eval, Path: c.Path}
+	r := Result{Step: c.Step, Loss: m.meter.loss, ImagesPerSecond: m.meter.average(), Tail: m.meter.averageTail(), DataWait: m.meter.waits, DataShare: m.meter.dataShare(), Evaluation: m.eval, Path: c.Path}
 	if m.cfg.NoStore || m.ending.kind == endCompleted {
 		r.Step = max(c.Step, m.meter.step)
 	}
@@ -191,6 +191,8 @@ func (m *Machine) verdict() error {
 		return &WorkerLostError{Saved: s, Worker: e.worker, How: e.how, AtStep: at}
 	case endNonFinite:
 		return &NonFiniteError{Saved: s, Worker: e.worker, AtStep: e.step, Reason: e.how}
+	case endDamaged:
+		return &DamagedDataError{Saved: s, Worker: e.worker, AtStep: at, Reason: e.how}
 	case endMismatch:
 		return &HashMismatchError{Saved: s, AtStep: e.step, What: e.what, Workers: e.workers, Hashes: e.hashes, Odd: outvoted(e.workers, e.hashes)}
 	case endInterrupted:

@@ -61,6 +61,7 @@ type Machine struct {
 	moved   time.Duration // when progress was last reported
 	newest  uint64        // committed step that was heard of
 	slowest time.Duration // of all steps reported
+	damage  []finding
 	blames  []blame
 	retries int // gatherings since the newest committed step
 

@@ -16,6 +16,8 @@ type meter struct {
 	images   uint64
 	tail     time.Duration // of the newest step that everybody has committed; the sum over all but the first; how many there were
 	tails    time.Duration
+	dataWait time.Duration // as tail
+	waits    time.Duration // as tails
 	observed uint64
 }
 
@@ -50,9 +52,10 @@ func (t *meter) add(r StepReport, opensWindow bool) {
 
 // observe takes a step that everybody has committed.
 func (t *meter) observe(s StepDone) {
-	t.tail = s.Tail
+	t.tail, t.dataWait = s.Tail, s.DataWait
 	if t.observed++; t.observed > 1 { // the first step warms caches and connections up
 		t.tails += s.Tail
+		t.waits += s.DataWait
 	}
 }
 
@@ -62,6 +65,14 @@ func (t *meter) averageTail() time.Duration {
 		return t.tail
 	}
 	return t.tails / time.Duration(t.observed-1)
+}
+
+// dataShare is the part of the training time that went into waiting for images.
+func (t *meter) dataShare() float64 {
+	if t.training <= 0 {
+		return 0
+	}
+	return min(1, t.waits.Seconds()/t.training.Seconds())
 }
 
 // current is the smoothed pace in images per second, 0 before the first step.

@@ -19,6 +19,12 @@ const (
 	maxRetries = 3
 )
 
+// A finding is an image that a worker could not decode.
+type finding struct{ sample, worker string }
+
+// maxFindings bounds what is remembered; a data set with more damage ends the run earlier.
+const maxFindings = 64
+
 // onAborted hears that a member is out of its step: because it was asked to, or because something failed.
 func (m *Machine) onAborted(w *member, a Aborted) {
 	if !m.listening() || w.aborted != nil || a.Generation != w.generation || a.Step > m.cfg.TotalSteps {
@@ -35,6 +41,8 @@ func (m *Machine) explain(w *member, a Aborted) {
 		m.end(ending{kind: endNonFinite, worker: w.name, how: a.Reason, step: a.Step, detail: a.Peer == w.name})
 	case CauseLocal:
 		m.lose(w, "it failed: "+a.Reason)
+	case CauseDamaged:
+		m.onDamaged(w, a)
 	case CausePaused:
 		m.end(ending{kind: endRegroup, how: fmt.Sprintf("worker %s has left its step", w.name)})
 	default:
@@ -44,6 +52,19 @@ func (m *Machine) explain(w *member, a Aborted) {
 		}
 		m.end(e)
 	}
+}
+
+// onDamaged goes on without a worker whose copy of an image is damaged, as the others' may be good. Where another one has found the same, or
+// none is left to look, it is the data set that is damaged: then trying again is of no use.
+func (m *Machine) onDamaged(w *member, a Aborted) {
+	elsewhere := slices.ContainsFunc(m.damage, func(f finding) bool { return f.sample == a.Sample && f.worker != w.name })
+	others := slices.ContainsFunc(m.ring(), func(o *member) bool { return o != w && o.holds() && !o.stale })
+	if elsewhere || !others || len(m.damage) >= maxFindings {
+		m.end(ending{kind: endDamaged, worker: w.name, how: a.Reason})
+		return
+	}
+	m.damage = append(m.damage, finding{a.Sample, w.name})
+	m.lose(w, "it failed: "+a.Reason)
 }
 
 // regroup makes a new generation of those who have answered. It begins at the newest step that one of them holds.

@@ -71,7 +71,7 @@ func (m *Machine) lead() *member {
 func (m *Machine) stretch(r StepReport) {
 	i, found := slices.BinarySearchFunc(m.spans, r.Step, func(s StepDone, step uint64) int { return cmp.Compare(s.Step, step) })
 	if !found {
-		m.spans = slices.Insert(m.spans, i, StepDone{Step: r.Step, Start: r.Start, End: r.End, Tail: r.Tail})
+		m.spans = slices.Insert(m.spans, i, StepDone{Step: r.Step, Start: r.Start, End: r.End, Tail: r.Tail, DataWait: r.DataWait})
 		return
 	}
 	s := &m.spans[i]
@@ -82,6 +82,7 @@ func (m *Machine) stretch(r StepReport) {
 		s.End = r.End
 	}
 	s.Tail = min(s.Tail, r.Tail)
+	s.DataWait = max(s.DataWait, r.DataWait)
 }
 
 // observe hands out the steps that every member has committed.
@@ -169,7 +170,7 @@ func (m *Machine) laggards() []string {
 func (m *Machine) progress() Progress {
 	p := Progress{
 		Epoch: float64(m.meter.step) / m.cfg.StepsPerEpoch, Step: m.meter.step, Total: m.cfg.TotalSteps,
-		Loss: m.meter.loss, Top1: m.meter.top1, LR: m.meter.lr, ImagesPerSecond: m.meter.current(m.cfg.GlobalBatch), Tail: m.meter.tail,
+		Loss: m.meter.loss, Top1: m.meter.top1, LR: m.meter.lr, ImagesPerSecond: m.meter.current(m.cfg.GlobalBatch), Tail: m.meter.tail, DataWait: m.meter.dataWait,
 	}
 	if p.Step < p.Total {
 		p.Remaining = time.Duration(float64(p.Total-p.Step) * float64(m.meter.smooth))

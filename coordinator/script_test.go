@@ -250,8 +250,8 @@ func (p *player) event(cmd, arg string, step uint64, kv map[string]string) Event
 	case "eval":
 		return EvalReport{Worker: arg, Step: step, Images: p.number(kv["images"]), Correct1: p.number(kv["right"]), LossSum: int64(p.number(kv["images"])) << 31}
 	case "aborted":
-		cause := map[string]Cause{"paused": CausePaused, "ring": CauseRing, "nonfinite": CauseNonFinite, "local": CauseLocal}[kv["cause"]]
-		return Aborted{Worker: arg, Step: step, Cause: cause, Reason: kv["reason"], Peer: kv["peer"], Generation: p.generation(kv), Behind: kv["behind"] != "", Kept: numbers(p, kv["kept"])}
+		cause := map[string]Cause{"paused": CausePaused, "ring": CauseRing, "nonfinite": CauseNonFinite, "local": CauseLocal, "damaged": CauseDamaged}[kv["cause"]]
+		return Aborted{Worker: arg, Step: step, Cause: cause, Reason: kv["reason"], Peer: kv["peer"], Generation: p.generation(kv), Behind: kv["behind"] != "", Kept: numbers(p, kv["kept"]), Sample: kv["sample"]}
 	case "caught-up":
 		return CaughtUp{Worker: arg, Step: step, Generation: p.generation(kv)}
 	case "leaving":

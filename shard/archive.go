@@ -5,66 +5,88 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
-	"os"
-	"path"
-	"strings"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// A packing is how an archive is compressed.
+type packing uint8
 
-// openArchive opens a .tar or .tar.gz, told apart by its first bytes.
-func openArchive(ctx context.Context, o Options, guess bool) (*tree, error) {
-	f, err := os.Open(o.Path)
-	if err != nil {
-		return nil, fmt.Errorf("open data: %w", err)
-	}
-	t, err := readArchive(ctx, f, o, guess)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return t, nil
-}
+const (
+	notTar packing = iota
+	plainTar
+	gzipTar
+	zstdTar
+)
 
-// readArchive takes over f when it succeeds.
-func readArchive(ctx context.Context, f *os.File, o Options, guess bool) (*tree, error) {
-	head := make([]byte, 512)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("open data: %w", err)
-	}
-	head = head[:n]
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("open data: %w", err)
+const (
+	// maxZstdWindow is the largest window that is unpacked: zstd --ultra --long=27 and below.
+	maxZstdWindow = 128 << 20
+	// streamAhead is what is read at once of an archive that is read from end to end.
+	streamAhead = 1 << 20
+)
+
+// sniff tells by its first bytes how an archive is packed.
+func sniff(ctx context.Context, f source.File) (packing, []byte, error) {
+	head := make([]byte, min(512, f.Size()))
+	if err := f.ReadAt(ctx, head, 0); err != nil {
+		return notTar, nil, err
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		t, err := readTarGz(ctx, f, o, guess)
+		return gzipTar, head, nil
+	case isZstd(head):
+		return zstdTar, head, nil
+	case isTarHeader(head):
+		return plainTar, head, nil
+	}
+	return notTar, head, nil
+}
+
+// isZstd knows frames, and the skippable ones that pzstd begins with (RFC 8878, section 3.1).
+func isZstd(head []byte) bool {
+	return bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")) || len(head) >= 4 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18"
+}
+
+// openArchive opens a file that holds all of a data set. It takes over f when it succeeds.
+func openArchive(ctx context.Context, o Options, f source.File, guess bool) (*tree, error) {
+	p, head, err := sniff(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	switch p {
+	case plainTar:
+		members, err := scanArchive(ctx, o, f, 0)
+		if err != nil {
+			return nil, err
+		}
+		return &tree{what: f.Name(), members: members, store: &fileStore{[]source.File{f}}}, nil
+	case gzipTar, zstdTar:
+		t, err := readPacked(ctx, o, f, p, guess)
 		if err != nil {
 			return nil, err
 		}
 		return t, f.Close()
-	case isTarHeader(head):
-		return readTar(ctx, f, o)
-	case n == 0:
-		return nil, fmt.Errorf("%s: %w: the file is empty: %s", o.Path, ErrFormat, accepted)
 	}
-	return nil, fmt.Errorf("%s: %w: %s: %s", o.Path, ErrFormat, lookalike(head), accepted)
+	if len(head) == 0 {
+		return nil, fmt.Errorf("%s: %w: the file is empty: %s", f.Name(), ErrFormat, accepted)
+	}
+	return nil, fmt.Errorf("%s: %w: %s: %s", f.Name(), ErrFormat, lookalike(head), accepted)
 }
 
 // lookalike names what a user is likely to have handed over instead.
 func lookalike(head []byte) string {
 	for _, k := range []struct{ magic, what string }{
 		{"PK\x03\x04", "a zip file; unpack it and name the folder"},
-		{"\x28\xb5\x2f\xfd", "a zstd file; unpack it to a .tar"},
 		{"BZh", "a bzip2 file; unpack it to a .tar"},
 		{"\xfd7zXZ", "an xz file; unpack it to a .tar"},
 		{"\xff\xd8", "a single JPEG"},
+		{"<", "a page of HTML or XML, perhaps of a server that wanted a login"},
 	} {
 		if bytes.HasPrefix(head, []byte(k.magic)) {
 			return "it is " + k.what
@@ -73,209 +95,97 @@ func lookalike(head []byte) string {
 	return "it is not an archive"
 }
 
-// isTarHeader checks the header checksum, which every tar dialect has, rather than the magic, which old ones lack.
-func isTarHeader(b []byte) bool {
-	if len(b) < 512 {
-		return false
-	}
-	if _, err := tar.NewReader(bytes.NewReader(b[:512])).Next(); err != nil {
-		// A PAX or long-name header needs the blocks that follow, so an early end still tells of a header that was understood.
-		// A block of zeros is the end mark of an archive that holds nothing.
-		return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && bytes.Equal(b[257:262], []byte("ustar"))
-	}
-	return true
-}
-
-// A tailReader counts what passes through and keeps the last block, to tell a proper end of archive (zero blocks) from a cut.
-type tailReader struct {
-	r      io.Reader
-	offset int64
-	last   [512]byte
-	zero   bool // the last whole block read was all zero
-}
-
-func (t *tailReader) Read(p []byte) (int, error) {
-	n, err := t.r.Read(p)
-	t.offset += int64(n)
-	if n == len(t.last) {
-		copy(t.last[:], p)
-		t.zero = t.last == [512]byte{}
-	} else if n > 0 {
-		t.zero = false
-	}
-	return n, err
-}
-
-// A tailSeeker is a tailReader over a file, where skipping a member costs a seek and not a read.
-type tailSeeker struct {
-	tailReader
-	s io.Seeker
-}
-
-func (t *tailSeeker) Seek(offset int64, whence int) (int64, error) {
-	n, err := t.s.Seek(offset, whence)
-	if err == nil {
-		t.offset = n
-	}
-	return n, err
-}
-
-// cleanName brings a member's name to the form CLASS/x.jpg; names that climb out of the archive are refused, though nothing is
-// ever unpacked, because they would show up in messages and fingerprints.
-func cleanName(name string) (string, bool) {
-	name = path.Clean(strings.TrimPrefix(name, "/"))
-	return name, name != "." && name != ".." && !strings.HasPrefix(name, "../")
-}
-
-// wanted tells whether a member can be part of a data set: image or CIFAR file.
-func wanted(name string) bool { return isImage(name) || isCIFARFile(path.Base(name)) }
-
-// scanTar calls visit for every wanted regular file and checks that the archive has its end mark.
-func scanTar(ctx context.Context, file string, r io.Reader, tail *tailReader, visit func(h *tar.Header, body io.Reader) error) error {
-	tr := tar.NewReader(r)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		h, err := tr.Next()
-		if err == io.EOF {
-			if !tail.zero {
-				return &TruncatedError{File: file, Offset: tail.offset, Err: errors.New("the end-of-archive mark is missing")}
-			}
-			return nil
-		}
-		if err != nil {
-			return &TruncatedError{File: file, Offset: tail.offset, Err: err}
-		}
-		name, ok := cleanName(h.Name)
-		if (h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse) || !ok || !wanted(name) {
-			continue
-		}
-		h.Name = name
-		if err := visit(h, tr); err != nil {
-			return err
-		}
-	}
-}
-
-// readTar indexes an uncompressed archive: only headers are read, and images later at random.
-func readTar(ctx context.Context, f *os.File, o Options) (*tree, error) {
-	t := &tree{what: o.Path, store: &tarStore{f: f}}
-	src := &tailSeeker{tailReader{r: f}, f}
-	err := scanTar(ctx, o.Path, src, &src.tailReader, func(h *tar.Header, _ io.Reader) error {
-		if sparse(h) {
-			return fmt.Errorf("%s: %w: %s is stored sparse; make the archive again without -S", o.Path, ErrFormat, h.Name)
-		}
-		t.members = append(t.members, member{name: h.Name, size: h.Size, offset: src.offset})
-		return nil
-	})
+// readPacked holds the members of a compressed archive in memory, still as JPEG: such a stream cannot be read at random.
+func readPacked(ctx context.Context, o Options, f source.File, p packing, guess bool) (*tree, error) {
+	what := f.Name()
+	raw := &fileReader{ctx: ctx, f: f}
+	zr, err := unpack(raw, p, o.MaxMemory)
 	if err != nil {
-		return nil, err
+		return nil, raw.blame(&TruncatedError{File: what, Err: err})
 	}
-	return t, nil
-}
-
-// sparse tells of a member whose bytes do not lie in one piece.
-func sparse(h *tar.Header) bool {
-	for k := range h.PAXRecords { // any order: the answer is one bit
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return h.Typeflag == tar.TypeGNUSparse
-}
-
-type tarStore struct{ f *os.File }
-
-func (s *tarStore) read(sm *sample, buf []byte) ([]byte, error) {
-	return readAt(s.f, sm.name, sm.offset, sm.size, buf)
-}
-
-func (s *tarStore) Close() error { return s.f.Close() }
-
-// readTarGz holds the members of a compressed archive in memory, still as JPEG: a gzip stream cannot be read at random.
-func readTarGz(ctx context.Context, f io.Reader, o Options, guess bool) (*tree, error) {
-	zr, err := gzip.NewReader(bufio.NewReaderSize(f, 1<<18))
-	if err != nil {
-		return nil, &TruncatedError{File: o.Path, Err: err}
-	}
+	defer zr.Close() // only read from
 	store := &memStore{}
-	t := &tree{what: o.Path, hashed: true, store: store}
+	t := &tree{what: what, hashed: true, store: store}
 	tail := &tailReader{r: zr}
-	err = scanTar(ctx, o.Path, tail, tail, func(h *tar.Header, body io.Reader) error {
-		if guess && ofOtherSplit(h.Name, o.Split) {
-			t.members = append(t.members, member{name: h.Name, size: h.Size, leftOut: true})
-			return nil
+	err = scanTar(ctx, what, tail, tail, wanted, func(h *tar.Header, body io.Reader) error {
+		m := member{name: h.Name, size: h.Size, label: noLabel}
+		m.leftOut = guess && ofOtherSplit(h.Name, o.Split)
+		if m.leftOut && isLabel(m.name) {
+			m.label = badLabel
 		}
-		if store.total+h.Size > o.MaxMemory {
-			return fmt.Errorf("%s: %w: its images need more than %d MiB of memory; unpack it to a folder or a plain .tar (gunzip -k), which are read from disk, or raise the bound",
-				o.Path, ErrTooLarge, o.MaxMemory>>20)
-		}
-		m := member{name: h.Name, size: h.Size}
-		var err error
-		if m.file, m.offset, m.crc, err = store.add(body, h.Size); err != nil {
-			return &TruncatedError{File: o.Path, Offset: tail.offset, Err: fmt.Errorf("in %s: %w", h.Name, err)}
+		if !m.leftOut {
+			if err := holdMember(what, &m, store, tail, body, o.MaxMemory); err != nil {
+				return err
+			}
 		}
 		t.members = append(t.members, m)
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		// What the stream checks itself with comes after the tar's end mark.
+		if _, e := io.Copy(io.Discard, tail); e != nil {
+			err = &TruncatedError{File: what, Offset: tail.offset, Err: e}
+		}
 	}
-	// The gzip trailer's checksum comes after the tar's end mark.
-	if _, err := io.Copy(io.Discard, tail); err != nil {
-		return nil, &TruncatedError{File: o.Path, Offset: tail.offset, Err: err}
+	if err != nil {
+		return nil, raw.blame(err)
 	}
 	return t, nil
 }
 
-// memChunk is the unit of a memStore: large enough that 50,000 small images are a handful of objects to the garbage collector,
-// small enough that the last, half-empty one does not matter.
-const memChunk = 4 << 20
-
-// A memStore holds samples in memory, many to a chunk. sample.file is the chunk.
-type memStore struct {
-	chunks [][]byte
-	total  int64
-}
-
-// add copies size bytes of r. Memory is taken as bytes arrive, never on the word of a header.
-func (s *memStore) add(r io.Reader, size int64) (file int32, offset int64, crc uint32, err error) {
-	if size > memChunk {
-		var b bytes.Buffer
-		n, err := io.Copy(&b, io.LimitReader(r, size))
-		if err == nil && n < size {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return 0, 0, 0, err
-		}
-		return s.own(b.Bytes())
+// holdMember copies one member into memory.
+func holdMember(what string, m *member, store *memStore, tail *tailReader, body io.Reader, bound int64) (err error) {
+	if m.size > bound-store.total {
+		return fmt.Errorf("%s: %w: its images need more than %d MiB of memory; unpack it to a folder or a plain .tar (gunzip -k, unzstd), which are read from disk, or raise the bound",
+			what, ErrTooLarge, bound>>20)
 	}
-	last := len(s.chunks) - 1
-	if last < 0 || int64(cap(s.chunks[last])-len(s.chunks[last])) < size {
-		s.chunks = append(s.chunks, make([]byte, 0, memChunk))
-		last++
+	if m.file, m.offset, m.crc, err = store.add(body, m.size); err != nil {
+		return &TruncatedError{File: what, Offset: tail.offset, Err: fmt.Errorf("in %s: %w", m.name, err)}
 	}
-	c := s.chunks[last]
-	dst := c[len(c) : int64(len(c))+size]
-	if _, err := io.ReadFull(r, dst); err != nil {
-		return 0, 0, 0, err
+	if isLabel(m.name) {
+		b := store.chunks[m.file][m.offset : m.offset+m.size]
+		m.label = parseLabel(m.name, b)
 	}
-	s.chunks[last] = c[:len(c)+len(dst)]
-	s.total += size
-	return int32(last), int64(len(c)), crc32.Checksum(dst, castagnoli), nil
+	return nil
 }
 
-// own takes over b as a chunk of its own.
-func (s *memStore) own(b []byte) (file int32, offset int64, crc uint32, err error) {
-	s.chunks = append(s.chunks, b)
-	s.total += int64(len(b))
-	return int32(len(s.chunks) - 1), 0, crc32.Checksum(b, castagnoli), nil
+// unpack begins to decompress.
+func unpack(r io.Reader, p packing, bound int64) (io.ReadCloser, error) {
+	r = bufio.NewReaderSize(r, streamAhead)
+	if p == gzipTar {
+		return gzip.NewReader(r)
+	}
+	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderMaxMemory(uint64(max(bound, maxZstdWindow))))
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
 }
 
-func (s *memStore) read(sm *sample, _ []byte) ([]byte, error) {
-	return s.chunks[sm.file][sm.offset : sm.offset+sm.size : sm.offset+sm.size], nil
+// A fileReader reads a file from start to end, and remembers what went wrong, which a decompressor would not tell.
+type fileReader struct {
+	ctx context.Context // of one pass
+	f   source.File
+	pos int64
+	err error
 }
 
-func (s *memStore) Close() error { return nil }
+func (r *fileReader) Read(p []byte) (int, error) {
+	n := min(int64(len(p)), r.f.Size()-r.pos)
+	if n == 0 {
+		return 0, io.EOF
+	}
+	if r.err = r.f.ReadAt(r.ctx, p[:n], r.pos); r.err != nil {
+		return 0, r.err
+	}
+	r.pos += n
+	return int(n), nil
+}
+
+// blame gives the file's own error where there is one, since the archive may be whole.
+func (r *fileReader) blame(err error) error {
+	if r.err != nil {
+		return r.err
+	}
+	return err
+}

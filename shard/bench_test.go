@@ -18,7 +18,7 @@ func BenchmarkCIFARImage(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		k := i % ds.Len()
-		if err := ds.Load(&dec, &img, k); err != nil {
+		if err := ds.Load(limit(b), &dec, &img, k); err != nil {
 			b.Fatal(err)
 		}
 		aug.Apply(dst, &img, NewDraw(1, 0, k))
@@ -37,7 +37,7 @@ func BenchmarkImageNetImage(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		k := i % ds.Len()
-		if err := ds.Load(&dec, &img, k); err != nil {
+		if err := ds.Load(limit(b), &dec, &img, k); err != nil {
 			b.Fatal(err)
 		}
 		aug.Apply(dst, &img, NewDraw(1, 0, k))

@@ -15,6 +15,8 @@ const (
 	cifarPixels = 3 * 32 * 32
 	// cifarMaxRecords bounds one file's records: the real ones have 10,000 or 50,000.
 	cifarMaxRecords = 1 << 20
+	// maxMemberBytes is the most that is read whole while a data set is opened: a batch of that many records of CIFAR-100.
+	maxMemberBytes = cifarMaxRecords * (2 + cifarPixels)
 )
 
 // A cifarKind is one of the two binary formats of https://www.cs.toronto.edu/~kriz/cifar.html. A record is labels bytes of labels,
@@ -68,7 +70,7 @@ func (t *tree) find(is func(*member) bool) *member {
 // cifar reads the wanted batches once, for the labels and the checksums of the records; the pixels stay where they are.
 func (t *tree) cifar(ctx context.Context, k *cifarKind, split string) (*Dataset, error) {
 	meta := t.find(func(m *member) bool { return path.Base(m.name) == k.meta })
-	classes, err := t.cifarClasses(k, meta)
+	classes, err := t.cifarClasses(ctx, k, meta)
 	if err != nil {
 		return nil, err
 	}
@@ -83,24 +85,21 @@ func (t *tree) cifar(ctx context.Context, k *cifarKind, split string) (*Dataset,
 		if m == nil {
 			return nil, fmt.Errorf("%s: %w %q: %s set has no %s; download it again", t.what, ErrNoSplit, split, k.name, name)
 		}
-		if err := t.cifarBatch(ds, k, m); err != nil {
+		if err := t.cifarBatch(ctx, ds, k, m); err != nil {
 			return nil, err
 		}
 	}
 	if len(ds.samples) == 0 {
 		return nil, fmt.Errorf("%s: %w: the %s files of split %q are empty", t.what, ErrNoImages, k.name, split)
 	}
-	if fs, ok := t.store.(*folderStore); ok {
-		t.store = &batchStore{fs}
-	}
 	return ds, nil
 }
 
-func (t *tree) cifarClasses(k *cifarKind, meta *member) ([]string, error) {
+func (t *tree) cifarClasses(ctx context.Context, k *cifarKind, meta *member) ([]string, error) {
 	if meta.size > 1<<16 {
 		return nil, fmt.Errorf("%s: %s has %d bytes: %w for a list of classes", t.what, meta.name, meta.size, ErrTooLarge)
 	}
-	b, err := t.readMember(meta)
+	b, err := t.readMember(ctx, meta)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +110,7 @@ func (t *tree) cifarClasses(k *cifarKind, meta *member) ([]string, error) {
 	return classes, nil
 }
 
-func (t *tree) cifarBatch(ds *Dataset, k *cifarKind, m *member) error {
+func (t *tree) cifarBatch(ctx context.Context, ds *Dataset, k *cifarKind, m *member) error {
 	record := int64(k.labels + cifarPixels)
 	if m.size%record != 0 {
 		return &TruncatedError{File: t.what, Offset: m.size, Err: fmt.Errorf("%s has %d bytes, not a multiple of the %d of a record", m.name, m.size, record)}
@@ -119,7 +118,7 @@ func (t *tree) cifarBatch(ds *Dataset, k *cifarKind, m *member) error {
 	if m.size/record > cifarMaxRecords {
 		return fmt.Errorf("%s: %s has %d records: %w, at most %d", t.what, m.name, m.size/record, ErrTooLarge, cifarMaxRecords)
 	}
-	b, err := t.readMember(m)
+	b, err := t.readMember(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -130,31 +129,31 @@ func (t *tree) cifarBatch(ds *Dataset, k *cifarKind, m *member) error {
 				t.what, ErrFormat, i, m.name, i*record, label, len(ds.classes))
 		}
 		start := i*record + int64(k.labels)
-		ds.samples = append(ds.samples, sample{
-			name: fmt.Sprintf("%s#%05d", m.name, i), size: cifarPixels, offset: m.offset + start, file: m.file, label: int32(label),
-			crc: crc32.Checksum(b[start:start+cifarPixels], castagnoli),
-		})
+		err := ds.add(fmt.Sprintf("%s#%05d", m.name, i), sample{size: cifarPixels, offset: m.offset + start, file: m.file, label: int32(label),
+			crc: crc32.Checksum(b[start:start+cifarPixels], castagnoli)})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (t *tree) readMember(m *member) ([]byte, error) {
+func (t *tree) readMember(ctx context.Context, m *member) ([]byte, error) {
 	if m.leftOut {
 		return nil, errLeftOut
 	}
-	b, err := t.store.read(&sample{name: m.name, size: m.size, offset: m.offset, file: m.file}, nil)
+	if m.size > maxMemberBytes {
+		return nil, fmt.Errorf("%s: %s has %d bytes: %w, want at most %d", t.nameOf(m), m.name, m.size, ErrTooLarge, maxMemberBytes)
+	}
+	var one index
+	if err := one.add(m.name, sample{size: uint32(m.size), offset: m.offset, file: m.file}); err != nil {
+		return nil, err
+	}
+	b, err := t.store.read(ctx, &one, 0, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%s: read %s: %w", t.what, m.name, err)
+		return nil, fmt.Errorf("%s: read %s: %w", t.nameOf(m), m.name, err)
 	}
 	return b, nil
-}
-
-// A batchStore reads records of CIFAR files in a folder: the file's name is the sample's up to the mark #.
-type batchStore struct{ *folderStore }
-
-func (s *batchStore) read(sm *sample, buf []byte) ([]byte, error) {
-	file, _, _ := strings.Cut(sm.name, "#")
-	return s.readFile(file, sm.offset, sm.size, buf)
 }
 
 // planarToRGB interleaves the three 1024-byte planes of a record.

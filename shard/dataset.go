@@ -8,12 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/lockstep-ml/lockstep/shard/raster"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 const (
@@ -29,15 +30,25 @@ const Builtin = "builtin"
 
 // Options says what to open.
 type Options struct {
-	// Path is a folder, a .tar, a .tar.gz or Builtin. What it is is found by content, not by name.
+	// Path is a folder, an archive, a pattern of shards (shard-{000..146}.tar) or Builtin; all but the last may be a URL. What it is is
+	// found by content, not by name.
 	Path string
+	// ValPath is where the test split lies, where it is not in Path: "test" and "val" then mean the training split of what is there.
+	ValPath string
 	// Split is "train", "test", "val" or "all"; empty means "train". Where just one of test and val exists it serves both names.
 	// A set without split folders serves "train" and "all".
 	Split string
+	// ClassNames are the classes that labels number, in their order; nil means those that the set has. A test split opened by itself
+	// needs those of train where it lacks some.
+	ClassNames []string
 	// SkipDamaged replaces an image that cannot be decoded by the next good one (index+1, wrapping), and lists it in Damaged.
 	SkipDamaged bool
-	// MaxMemory bounds, in bytes, what an archive that must be held in memory (.tar.gz) may take; 0 means DefaultMaxMemory.
+	// MaxMemory bounds, in bytes, what an archive that must be held in memory (.tar.gz, .tar.zst) may take; 0 means DefaultMaxMemory.
 	MaxMemory int64
+	// Source says how files are read, and cached.
+	Source source.Options
+
+	opener *source.Opener // of this set, while it is open
 }
 
 // Validate reports every fault of the options at once.
@@ -52,6 +63,7 @@ func (o Options) Validate() error {
 	if o.MaxMemory < 0 {
 		errs = append(errs, fmt.Errorf("memory bound of %d bytes is negative", o.MaxMemory))
 	}
+	errs = append(errs, o.Source.Validate())
 	return errors.Join(errs...)
 }
 
@@ -65,35 +77,19 @@ const (
 	RawPlanar32
 )
 
-// A sample is one labelled image: where its bytes are, and what it is called.
-type sample struct {
-	name   string
-	size   int64
-	offset int64 // in its store
-	file   int32 // which file of the store
-	label  int32
-	crc    uint32 // CRC-32C of the bytes; 0 unless the data set is hashed
-}
-
-// A store hands out the bytes of samples. Reads may run concurrently.
-type store interface {
-	// read returns the sample's bytes, in buf when it has to copy them (growing it if needed), else in memory of the store, which
-	// the caller must not change.
-	read(s *sample, buf []byte) ([]byte, error)
-	io.Closer
-}
-
 // Dataset is one split of a data set, in a fixed order that depends on its content alone: by class name, then file name
-// (torchvision's ImageFolder rule); CIFAR binary files in the order of their records. Safe for concurrent use.
+// (torchvision's ImageFolder rule); CIFAR binary files in the order of their records, WebDatasets in that of shards and then of files.
+// Safe for concurrent use.
 type Dataset struct {
+	index
 	path        string
 	split       string
 	classes     []string
-	samples     []sample
 	encoding    Encoding
 	hashed      bool
 	skipDamaged bool
 	store       store
+	opener      *source.Opener
 	copies      bool // store.read copies into the buffer it is given
 
 	mu      sync.Mutex
@@ -101,7 +97,7 @@ type Dataset struct {
 	closed  bool
 }
 
-// Open finds out what is at o.Path and indexes the wanted split. It reads an archive to its end once, so a cut or damaged one is
+// Open finds out what is at o.Path and indexes the wanted split. It goes through an archive to its end once, so a cut or damaged one is
 // found here (*TruncatedError) and not at step 10,000. Errors match ErrNoData, ErrFormat, ErrNoImages, ErrNoSplit or ErrTooLarge.
 func Open(ctx context.Context, o Options) (*Dataset, error) {
 	if err := o.Validate(); err != nil {
@@ -113,9 +109,47 @@ func Open(ctx context.Context, o Options) (*Dataset, error) {
 	if o.MaxMemory == 0 {
 		o.MaxMemory = DefaultMaxMemory
 	}
+	if o.ValPath != "" && canonicalSplit(o.Split) == "test" {
+		return openValPath(ctx, o)
+	}
+	opener, err := source.NewOpener(o.Source)
+	if err != nil {
+		return nil, err
+	}
+	o.opener = opener
 	ds, err := openSplit(ctx, o, true)
 	if errors.Is(err, errLeftOut) {
 		ds, err = openSplit(ctx, o, false)
+	}
+	if err != nil {
+		return nil, errors.Join(err, opener.Close())
+	}
+	return ds, nil
+}
+
+// openValPath opens the place of the test split, with the labels of train's classes.
+func openValPath(ctx context.Context, o Options) (*Dataset, error) {
+	wanted := o.Split
+	if o.ClassNames == nil {
+		train := o
+		train.Split, train.ValPath = "train", ""
+		ds, err := Open(ctx, train)
+		if err != nil {
+			return nil, err
+		}
+		o.ClassNames = ds.Classes()
+		if err := ds.Close(); err != nil {
+			return nil, err
+		}
+	}
+	o.Path, o.ValPath = o.ValPath, ""
+	ds, err := Open(ctx, o)
+	if errors.Is(err, ErrNoSplit) { // it holds nothing else
+		o.Split = "train"
+		ds, err = Open(ctx, o)
+	}
+	if err == nil {
+		ds.split = wanted
 	}
 	return ds, err
 }
@@ -133,7 +167,8 @@ func openSplit(ctx context.Context, o Options, guess bool) (*Dataset, error) {
 	if err != nil {
 		return nil, errors.Join(err, tree.store.Close())
 	}
-	ds.path, ds.split, ds.skipDamaged, ds.store = o.Path, o.Split, o.SkipDamaged, tree.store
+	ds.done()
+	ds.path, ds.split, ds.skipDamaged, ds.store, ds.opener = source.Clean(o.Path), o.Split, o.SkipDamaged, tree.store, o.opener
 	_, inMemory := tree.store.(*memStore)
 	ds.copies, ds.damaged = !inMemory, map[int]struct{}{}
 	return ds, nil
@@ -143,17 +178,25 @@ func openTree(ctx context.Context, o Options, guess bool) (*tree, error) {
 	if o.Path == Builtin {
 		return openBuiltin()
 	}
-	info, err := os.Stat(o.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w: %s", o.Path, ErrNoData, accepted)
+	if IsSynthetic(o.Path) {
+		return openSynthetic(o.Path)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open data: %w", err)
+	if source.HasPattern(o.Path) && !exists(o.Path) {
+		return openPattern(ctx, o)
 	}
-	if info.IsDir() {
-		return openFolder(ctx, o.Path)
-	}
-	return openArchive(ctx, o, guess)
+	return openPath(ctx, o, guess)
+}
+
+// exists says whether there is something on this machine, a folder with braces in its name, say.
+func exists(location string) bool {
+	_, err := os.Stat(location)
+	return err == nil
+}
+
+// isFolder says whether a location is a folder of this machine.
+func isFolder(location string) bool {
+	info, err := os.Stat(strings.TrimPrefix(location, "file://"))
+	return err == nil && info.IsDir()
 }
 
 // Len is the number of images.
@@ -166,7 +209,7 @@ func (d *Dataset) Classes() []string { return d.classes }
 func (d *Dataset) Label(i int) int { return int(d.samples[i].label) }
 
 // Name is the path of image i inside the folder or archive.
-func (d *Dataset) Name(i int) string { return d.samples[i].name }
+func (d *Dataset) Name(i int) string { return d.name(i) }
 
 // Encoding says what Read returns.
 func (d *Dataset) Encoding() Encoding { return d.encoding }
@@ -176,26 +219,31 @@ func (d *Dataset) Split() string { return d.split }
 
 // Read returns the stored bytes of image i. It uses buf when the bytes have to be copied, and else returns memory of the data set,
 // which must not be changed. It may run concurrently, with a buf for each caller.
-func (d *Dataset) Read(i int, buf []byte) ([]byte, error) {
-	b, err := d.store.read(&d.samples[i], buf)
+func (d *Dataset) Read(ctx context.Context, i int, buf []byte) ([]byte, error) {
+	b, err := d.store.read(ctx, &d.index, i, buf)
 	if err != nil {
-		return nil, fmt.Errorf("%s: read %s: %w", d.path, d.samples[i].name, err)
+		return nil, fmt.Errorf("%s: read %s: %w", d.path, d.name(i), err)
 	}
 	return b, nil
 }
 
 // Load decodes image i into dst. An image that cannot be decoded is a *DamagedError; another error is one of reading. It may run
 // concurrently, with a Decoder and an Image for each caller.
-func (d *Dataset) Load(dec *Decoder, dst *raster.Image, i int) error {
-	b, err := d.store.read(&d.samples[i], dec.buf)
+func (d *Dataset) Load(ctx context.Context, dec *Decoder, dst *raster.Image, i int) error {
+	b, err := d.store.read(ctx, &d.index, i, dec.buf)
 	if err != nil {
-		return fmt.Errorf("%s: read %s: %w", d.path, d.samples[i].name, err)
+		return fmt.Errorf("%s: read %s: %w", d.path, d.name(i), err)
 	}
 	if d.copies {
 		dec.buf = b
 	}
+	return d.decode(dec, dst, b, i)
+}
+
+// decode decodes the bytes of image i.
+func (d *Dataset) decode(dec *Decoder, dst *raster.Image, b []byte, i int) error {
 	if err := dec.Decode(dst, b, d.encoding); err != nil {
-		return &DamagedError{Archive: d.path, Member: d.samples[i].name, Err: err}
+		return &DamagedError{Archive: d.path, Member: d.name(i), Offset: d.samples[i].offset, Err: err}
 	}
 	return nil
 }
@@ -224,7 +272,7 @@ func (d *Dataset) Fingerprint() string {
 	u64(uint64(len(d.samples)))
 	for i := range d.samples {
 		s := &d.samples[i]
-		str(s.name)
+		str(d.name(i))
 		u64(uint64(s.size))
 		u64(uint64(s.label))
 		if d.hashed {
@@ -253,7 +301,7 @@ func (d *Dataset) Damaged() []string {
 	slices.Sort(idx)
 	names := make([]string, len(idx))
 	for k, i := range idx {
-		names[k] = d.samples[i].name
+		names[k] = d.name(i)
 	}
 	return names
 }
@@ -272,5 +320,5 @@ func (d *Dataset) Close() error {
 		return nil
 	}
 	d.closed = true
-	return d.store.Close()
+	return errors.Join(d.store.Close(), d.opener.Close())
 }

@@ -142,7 +142,7 @@ func TestImageFolder(t *testing.T) {
 			if got := ds.Classes(); !slices.Equal(got, []string{"apple", "pear"}) {
 				t.Errorf("%s: classes %v", kind, got)
 			}
-			b, err := ds.Read(3, nil)
+			b, err := ds.Read(limit(t), 3, nil)
 			if err != nil || !bytes.Equal(b, files[0].data) {
 				t.Errorf("%s: %s reads %d bytes, %v", kind, ds.Name(3), len(b), err)
 			}
@@ -285,7 +285,7 @@ func TestFileShrinksWhileOpen(t *testing.T) {
 	if err := os.Truncate(p, 600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ds.Read(0, nil); err == nil || !strings.Contains(err.Error(), "changed since it was opened") {
+	if _, err := ds.Read(limit(t), 0, nil); err == nil || !strings.Contains(err.Error(), "changed since it was opened") {
 		t.Errorf("read past the new end: %v", err)
 	}
 	dir := writeFolder(t, pictures(t, "a/x.jpg", "b/y.jpg"))
@@ -293,7 +293,7 @@ func TestFileShrinksWhileOpen(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "a", "x.jpg")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ds.Read(0, nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "a/x.jpg") {
+	if _, err := ds.Read(limit(t), 0, nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "a/x.jpg") {
 		t.Errorf("removed file: %v", err)
 	}
 }
@@ -330,7 +330,7 @@ func TestCIFARBinary(t *testing.T) {
 			}
 			var dec Decoder
 			var img raster.Image
-			if err := ds.Load(&dec, &img, i); err != nil {
+			if err := ds.Load(limit(t), &dec, &img, i); err != nil {
 				t.Fatal(err)
 			}
 			for c := range 3 {
@@ -401,11 +401,11 @@ func TestBuiltinIsFromCIFAR(t *testing.T) {
 			if !ok || whole.Label(j) != cut.Label(i) {
 				t.Fatalf("%s is not in the archive with label %d", cut.Name(i), cut.Label(i))
 			}
-			want, err := whole.Read(j, nil)
+			want, err := whole.Read(limit(t), j, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if buf, err = cut.Read(i, buf); err != nil || !bytes.Equal(buf, want) {
+			if buf, err = cut.Read(limit(t), i, buf); err != nil || !bytes.Equal(buf, want) {
 				t.Fatalf("%s differs from the archive: %v", cut.Name(i), err)
 			}
 		}
@@ -447,7 +447,7 @@ func TestOtherSplitIsNotHeld(t *testing.T) {
 	if got := names(ds); !slices.Equal(got, []string{"a/test/x.jpg=0", "b/y.jpg=1"}) {
 		t.Errorf("samples %v", got)
 	}
-	if b, err := ds.Read(0, nil); err != nil || !bytes.Equal(b, picture(t, 0)) {
+	if b, err := ds.Read(limit(t), 0, nil); err != nil || !bytes.Equal(b, picture(t, 0)) {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
 }
@@ -465,7 +465,7 @@ func FuzzArchive(f *testing.F) {
 			return
 		}
 		for i := range min(ds.Len(), 10) {
-			if got, err := ds.Read(i, nil); err == nil && ds.Encoding() == RawPlanar32 && len(got) != cifarPixels {
+			if got, err := ds.Read(limit(t), i, nil); err == nil && ds.Encoding() == RawPlanar32 && len(got) != cifarPixels {
 				t.Fatalf("record of %d bytes", len(got))
 			}
 			if ds.Label(i) < 0 || ds.Label(i) >= len(ds.Classes()) {
@@ -483,7 +483,7 @@ func TestCloseTwice(t *testing.T) {
 	if err := errors.Join(ds.Close(), ds.Close()); err != nil {
 		t.Error(err)
 	}
-	if _, err := ds.Read(0, nil); err == nil {
+	if _, err := ds.Read(limit(t), 0, nil); err == nil {
 		t.Error("read after Close")
 	}
 }

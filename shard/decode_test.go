@@ -35,7 +35,7 @@ func wholeSet(t *testing.T, want string, opts ...Options) {
 	for _, o := range opts {
 		ds := open(t, o)
 		for i := range ds.Len() {
-			if err := ds.Load(&dec, &img, i); err != nil {
+			if err := ds.Load(limit(t), &dec, &img, i); err != nil {
 				t.Fatal(err)
 			}
 			hashImage(h, &img)
@@ -95,7 +95,7 @@ func TestDecodeNoticesDamage(t *testing.T) {
 	noticed := 0
 	const trials = 500
 	for range trials {
-		b, err := ds.Read(d.IntN(ds.Len()), nil)
+		b, err := ds.Read(limit(t), d.IntN(ds.Len()), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,8 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
-const accepted = "accepted are a folder, a .tar or a .tar.gz, holding train/CLASS/*.jpg (ImageFolder) or the CIFAR binary files, and the word builtin"
+const accepted = "accepted are a folder, a .tar, .tar.gz or .tar.zst, holding train/CLASS/*.jpg (ImageFolder) or the CIFAR binary files; WebDataset shards " +
+	"(shard-{000..146}.tar, or their folder); a folder with ILSVRC2012_img_train.tar; each also as a URL (https, s3, gs); and the word builtin"
 
 // A TruncatedError tells of an archive that ends too early, or whose compressed stream breaks off.
 type TruncatedError struct {
@@ -42,11 +43,12 @@ func (e *TruncatedError) Unwrap() error { return e.Err }
 type DamagedError struct {
 	Archive string // the data set's path
 	Member  string // the image's name inside it
+	Offset  int64  // of its first byte in its file
 	Err     error
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%s: damaged image %s: %v; replace it, or let the run go on without it with --skip-damaged", e.Archive, e.Member, e.Err)
+	return fmt.Sprintf("%s: damaged image %s (at byte %d): %v; replace it, or let the run go on without it with --skip-damaged", e.Archive, e.Member, e.Offset, e.Err)
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }

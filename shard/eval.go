@@ -14,13 +14,12 @@ type EvalConfig struct {
 	Batch     int       // images of a batch
 	Worker    int       // which share: batches Worker, Worker+Workers, ...
 	Workers   int       // of how many; 0 means 1
-	Decoders  int       // as in LoaderConfig
-	Depth     int       // as in LoaderConfig
+	Supply
 }
 
 // Validate reports every fault of the configuration at once.
 func (c EvalConfig) Validate() error {
-	errs := []error{c.Transform.Validate(), validatePool(c.Dataset, c.Decoders, c.Depth)}
+	errs := []error{c.Transform.Validate(), c.Supply.Validate(), present(c.Dataset)}
 	if c.Batch < 1 {
 		errs = append(errs, fmt.Errorf("evaluation: batch of %d, want at least 1", c.Batch))
 	}
@@ -53,7 +52,7 @@ func NewEval(c EvalConfig) (*Eval, error) {
 		return 0, -1
 	}
 	e.p = prefetcher{ds: c.Dataset, transform: c.Transform, places: c.Batch, locate: locate, stride: uint64(max(1, c.Workers)),
-		end: e.batches, decoders: c.Decoders, depth: c.Depth, dropEmpty: true}
+		end: e.batches, Supply: c.Supply, dropEmpty: true}
 	e.p.init()
 	return e, nil
 }
@@ -65,10 +64,7 @@ func (e *Eval) Batches() int { return int(e.batches) }
 func (e *Eval) Run(ctx context.Context) error { return e.p.run(ctx) }
 
 // Close is Loader.Close.
-func (e *Eval) Close() error {
-	e.p.close()
-	return nil
-}
+func (e *Eval) Close() error { return e.p.close() }
 
 // evalReplicas: a batch of an evaluation is one replica's worth.
 var evalReplicas = []int{0}

@@ -4,74 +4,98 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"path"
 	"slices"
+	"strings"
+
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
-// openFolder lists a folder. Symbolic links to files are followed, links to folders are not.
-func openFolder(ctx context.Context, root string) (*tree, error) {
-	t := &tree{what: root, store: &folderStore{root: root}}
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+// openFolder lists a folder, or what a bucket has below a prefix, and finds out what kind of data set it holds.
+func openFolder(ctx context.Context, o Options, root string) (*tree, error) {
+	store := &folderStore{opener: o.opener, root: root}
+	t := &tree{what: source.Clean(root), store: store}
+	var names arena
+	var archives []string
+	files := 0
+	err := o.opener.List(ctx, root, func(e source.Entry) error {
+		if files++; files > maxMembers {
+			return fmt.Errorf("%w: more than %d files", ErrTooLarge, maxMembers)
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		if isArchive(e.Name) {
+			archives = append(archives, e.Name)
 		}
-		if d.IsDir() {
-			return nil
+		if source.Remote(root) {
+			store.versions = append(store.versions, names.keep(e.Version))
+			store.sizes = append(store.sizes, e.Size)
 		}
-		info, err := os.Stat(p)
-		if err != nil {
-			return err
-		}
-		if !info.Mode().IsRegular() {
-			return nil
-		}
-		rel, err := filepath.Rel(root, p)
-		if err != nil {
-			return err
-		}
-		t.members = append(t.members, member{name: filepath.ToSlash(rel), size: info.Size()})
+		t.members = append(t.members, member{name: names.keep(e.Name), size: e.Size, file: int32(len(t.members)), label: noLabel})
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list data folder: %w", err)
 	}
+	if files == 0 && source.Remote(root) {
+		return nil, fmt.Errorf("%s: %w: %s", t.what, ErrNoData, accepted)
+	}
+	if i := slices.IndexFunc(archives, func(n string) bool { return path.Base(n) == ilsvrcTrain || path.Base(n) == ilsvrcVal }); i >= 0 {
+		return openILSVRC(ctx, o, t, path.Dir(archives[i]))
+	}
+	if len(archives) > 0 && !slices.ContainsFunc(t.members, func(m member) bool { return isImage(m.name) || isCIFARFile(path.Base(m.name)) }) {
+		return openShardsBelow(ctx, o, root, archives)
+	}
 	return t, nil
 }
 
-// A folderStore opens a file for each read, so the number of open files does not grow with the data set. A name that occurs in
-// files is read as a part of that file (the CIFAR binary format); other samples are whole files.
-type folderStore struct{ root string }
-
-func (s *folderStore) read(sm *sample, buf []byte) (out []byte, err error) {
-	return s.readFile(sm.name, 0, sm.size, buf)
-}
-
-func (s *folderStore) readFile(name string, offset, size int64, buf []byte) (out []byte, err error) {
-	f, err := os.Open(filepath.Join(s.root, filepath.FromSlash(name)))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return readAt(f, name, offset, size, buf)
-}
-
-func (s *folderStore) Close() error { return nil }
-
-// readAt reads exactly size bytes, into buf where it is large enough.
-func readAt(r io.ReaderAt, name string, offset, size int64, buf []byte) ([]byte, error) {
-	buf = slices.Grow(buf[:0], int(size))[:size]
-	n, err := r.ReadAt(buf, offset)
-	if int64(n) < size {
-		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%s ends at byte %d of %d: it changed since it was opened: %w", name, offset+int64(n), offset+size, io.ErrUnexpectedEOF)
+// isArchive tells a shard by its name. Compressed ones are told apart later, with an error that says what to do.
+func isArchive(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if strings.HasPrefix(part, ".") {
+			return false
 		}
-		return nil, err
 	}
-	return buf, nil
+	lower := strings.ToLower(name)
+	for _, end := range []string{".tar", ".tar.gz", ".tgz", ".tar.zst"} {
+		if strings.HasSuffix(lower, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// openPath opens what lies at one location, which is no pattern.
+func openPath(ctx context.Context, o Options, guess bool) (*tree, error) {
+	if strings.HasSuffix(pathOf(o.Path), "/") && source.Remote(o.Path) {
+		return openFolder(ctx, o, o.Path)
+	}
+	if isFolder(o.Path) {
+		return openFolder(ctx, o, o.Path)
+	}
+	f, err := o.opener.Open(ctx, o.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if canList(o.Path) {
+			return openFolder(ctx, o, o.Path)
+		}
+		return nil, fmt.Errorf("%s: %w: %s", source.Clean(o.Path), ErrNoData, accepted)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open data: %w", err)
+	}
+	t, err := openArchive(ctx, o, f, guess)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return t, nil
+}
+
+// pathOf is a location without its parameters.
+func pathOf(location string) string {
+	p, _, _ := strings.Cut(location, "?")
+	return p
+}
+
+// canList says whether a location that is no file may be a prefix in a bucket.
+func canList(location string) bool {
+	return strings.HasPrefix(location, "s3://") || strings.HasPrefix(location, "gs://")
 }

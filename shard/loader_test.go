@@ -57,7 +57,7 @@ func start(t testing.TB, run func(context.Context) error, stop func() error) {
 
 func testLoader(t testing.TB, ds *Dataset, plan Plan, decoders, depth int) *Loader {
 	t.Helper()
-	l, err := NewLoader(LoaderConfig{Dataset: ds, Plan: plan, Transform: CIFARTransform(true), Decoders: decoders, Depth: depth})
+	l, err := NewLoader(LoaderConfig{Dataset: ds, Plan: plan, Transform: CIFARTransform(true), Supply: Supply{Decoders: decoders, Depth: depth}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func replicaBatch(t testing.TB, ds *Dataset, plan Plan, tr Transform, step uint6
 	aug := NewAugmenter(tr)
 	for i := range plan.ReplicaBatch() {
 		epoch, index := plan.Sample(step, replica, i)
-		if err := ds.Load(&dec, &img, index); err != nil {
+		if err := ds.Load(limit(t), &dec, &img, index); err != nil {
 			t.Fatal(err)
 		}
 		dst := make([]float32, tr.Values())
@@ -175,7 +175,7 @@ func TestSkipDamaged(t *testing.T) {
 				if to, ok := map[int]int{5: 6, 10: 0, 11: 0}[index]; ok {
 					stand = to
 				}
-				if err := ds.Load(&dec, &img, stand); err != nil {
+				if err := ds.Load(limit(t), &dec, &img, stand); err != nil {
 					t.Fatal(err)
 				}
 				want := make([]float32, tr.Values())
@@ -205,7 +205,7 @@ func TestAllDamaged(t *testing.T) {
 func evalAll(t *testing.T, ds *Dataset, batch, workers int) (images [][]float32, labels [][]int32) {
 	t.Helper()
 	for w := range workers {
-		e, err := NewEval(EvalConfig{Dataset: ds, Transform: CIFARTransform(false), Batch: batch, Worker: w, Workers: workers, Decoders: 2})
+		e, err := NewEval(EvalConfig{Dataset: ds, Transform: CIFARTransform(false), Batch: batch, Worker: w, Workers: workers, Supply: Supply{Decoders: 2}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -148,7 +148,7 @@ func TestPlanFarAhead(t *testing.T) {
 }
 
 func TestValidateReportsAll(t *testing.T) {
-	_, err := NewLoader(LoaderConfig{Plan: Plan{Images: 0, GlobalBatch: 10, Replicas: 3}, Transform: Transform{Kind: 9}, Decoders: -1})
+	_, err := NewLoader(LoaderConfig{Plan: Plan{Images: 0, GlobalBatch: 10, Replicas: 3}, Transform: Transform{Kind: 9}, Supply: Supply{Decoders: -1}})
 	if err == nil {
 		t.Fatal("no error")
 	}

@@ -19,11 +19,15 @@ func SampleHash(index int) (h [HashSums]uint32) {
 	return h
 }
 
-// StepSums is what a step's samples must add up to, over all replicas.
-func (p Plan) StepSums(step uint64) (sums [HashSums]uint32) {
+// StepSums is what a step's samples must add up to, over all replicas; instead says which image was used in place of a damaged one, and
+// may be nil.
+func (p Plan) StepSums(step uint64, instead map[int]int) (sums [HashSums]uint32) {
 	for r := range p.Replicas {
 		for i := range p.ReplicaBatch() {
 			_, index := p.Sample(step, r, i)
+			if by, ok := instead[index]; ok {
+				index = by
+			}
 			for k, h := range SampleHash(index) {
 				sums[k] += h
 			}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-
-	"github.com/lockstep-ml/lockstep/shard/raster"
 )
 
 // Kind is a family of augmentation.
@@ -40,13 +38,42 @@ var (
 	ImageNetStd  = [3]float32{0.229, 0.224, 0.225}
 )
 
+// Colour is a family of colour augmentation in training.
+type Colour uint8
+
+const (
+	// ColourNone leaves colours as they are.
+	ColourNone Colour = iota
+	// ColourLighting is the paper's "standard color augmentation": to every pixel a multiple of the principal components of ImageNet's
+	// colours is added (Krizhevsky et al. 2012, section 4.1).
+	ColourLighting
+)
+
+func (c Colour) String() string {
+	if int(c) < len(colourNames) {
+		return colourNames[c]
+	}
+	return fmt.Sprintf("Colour(%d)", uint8(c))
+}
+
+var colourNames = [...]string{"none", "lighting"}
+
 // Transform says how an image becomes Resolution x Resolution normalised floats.
 type Transform struct {
 	Kind       Kind
-	Train      bool       // augment at random; else the fixed view for evaluation
+	Train      bool       // augment at random; else the fixed views for evaluation
 	Resolution int        // output height and width
 	Pad        int        // KindCIFAR: pixels of padding on every side
 	Mean, Std  [3]float32 // output = (value/255 - Mean) / Std
+	// PixelMean is subtracted instead of Mean; nil: Mean is. KindCIFAR alone, whose padding is then 0 after it, as in the paper.
+	PixelMean *PixelMean
+	Colour    Colour // in training
+	// Views is how many crops of an image are evaluated; 0 means 1. The ten of KindScale and KindResizedCrop are the corners, the centre
+	// and their mirror images, in torchvision's order (TenCrop).
+	Views int
+	// Reduce lets a JPEG file be decoded at 1/2, 1/4 or 1/8 of its size where it is resized to yet less: faster, for pixels a little
+	// different (Crop.Reduction).
+	Reduce bool
 }
 
 // CIFARTransform is the paper's for 32x32 images.
@@ -74,6 +101,10 @@ func (t Transform) Validate() error {
 	if t.Pad < 0 || t.Pad > maxResolution {
 		errs = append(errs, fmt.Errorf("transform: padding %d, want 0..%d", t.Pad, maxResolution))
 	}
+	if int(t.Colour) >= len(colourNames) {
+		errs = append(errs, fmt.Errorf("transform: %v is unknown", t.Colour))
+	}
+	errs = append(errs, t.validateViews())
 	for c := range 3 {
 		if m := float64(t.Mean[c]); math.IsNaN(m) || math.IsInf(m, 0) {
 			errs = append(errs, fmt.Errorf("transform: mean[%d] is %v, want a finite number", c, m))
@@ -85,185 +116,28 @@ func (t Transform) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Values is the number of floats of one image: 3 * Resolution * Resolution.
-func (t Transform) Values() int { return 3 * t.Resolution * t.Resolution }
-
-// An Augmenter applies a Transform. It keeps scratch memory, so each goroutine needs its own.
-type Augmenter struct {
-	t       Transform
-	lut     [3][256]float32 // normalised value of every byte: the same float32 steps as PyTorch's ToTensor and Normalize
-	resize  raster.Resampler
-	resized raster.Image
+func (t Transform) validateViews() error {
+	var errs []error
+	if t.Views != 0 && t.Views != 1 && t.Views != tenViews {
+		errs = append(errs, fmt.Errorf("transform: %d views, want 1 or %d", t.Views, tenViews))
+	}
+	if t.Views > 1 && (t.Train || t.Kind == KindCIFAR) {
+		errs = append(errs, fmt.Errorf("transform: %d views are for evaluation with %v or %v", t.Views, KindScale, KindResizedCrop))
+	}
+	if t.PixelMean != nil && (t.Kind != KindCIFAR || t.PixelMean.Resolution != t.Resolution) {
+		errs = append(errs, fmt.Errorf("transform: a mean of every pixel goes with %v at its own resolution, here %d", KindCIFAR, t.PixelMean.Resolution))
+	}
+	if t.Reduce && !reduces() {
+		errs = append(errs, errors.New("transform: this version cannot decode JPEG files at a part of their size"))
+	}
+	return errors.Join(errs...)
 }
 
-// NewAugmenter panics when t is not valid; Validate first what comes from outside.
-func NewAugmenter(t Transform) *Augmenter {
-	if err := t.Validate(); err != nil {
-		panic("shard: " + err.Error())
-	}
-	a := &Augmenter{t: t}
-	for c := range 3 {
-		for v := range 256 {
-			x := float32(v) / 255
-			a.lut[c][v] = float32(x-t.Mean[c]) / t.Std[c]
-		}
-	}
-	return a
-}
+// tenViews is the larger number of views.
+const tenViews = 10
 
-// Apply writes the transformed image into dst: Values() floats, planes red, green, blue, each Resolution rows of Resolution.
-// The numbers are drawn from d in an order that depends on the Transform alone.
-func (a *Augmenter) Apply(dst []float32, img *raster.Image, d Draw) {
-	if len(dst) != a.t.Values() {
-		panic(fmt.Sprintf("shard: destination of %d floats, want %d", len(dst), a.t.Values()))
-	}
-	switch {
-	case a.t.Kind == KindCIFAR:
-		a.cifar(dst, img, &d)
-	case !a.t.Train:
-		a.centre(dst, img)
-	case a.t.Kind == KindScale:
-		a.scale(dst, img, &d)
-	default:
-		a.resizedCrop(dst, img, &d)
-	}
-}
+// ViewCount is how many views an image has: 1 or 10.
+func (t Transform) ViewCount() int { return max(1, t.Views) }
 
-func (a *Augmenter) cifar(dst []float32, img *raster.Image, d *Draw) {
-	n := a.t.Resolution
-	if img.W != n || img.H != n {
-		a.resize.Resample(&a.resized, img, raster.Box(0, 0, img.W, img.H), n, n, raster.Box(0, 0, n, n))
-		img = &a.resized
-	}
-	if !a.t.Train {
-		a.emit(dst, img, 0, 0, false)
-		return
-	}
-	y := d.IntN(2*a.t.Pad+1) - a.t.Pad
-	x := d.IntN(2*a.t.Pad+1) - a.t.Pad
-	a.emit(dst, img, x, y, d.Uint64()>>63 == 1)
-}
-
-// side scales a length that the paper states for resolution 224, rounding to nearest.
-func (a *Augmenter) side(at224 int) int { return (at224*a.t.Resolution + 112) / 224 }
-
-// scale resizes the shorter side to a random length and crops at random.
-func (a *Augmenter) scale(dst []float32, img *raster.Image, d *Draw) {
-	n, lo, hi := a.t.Resolution, a.side(256), a.side(480)
-	w, h := shorterTo(img.W, img.H, lo+d.IntN(hi-lo+1))
-	y := d.IntN(h - n + 1)
-	x := d.IntN(w - n + 1)
-	a.resize.Resample(&a.resized, img, raster.Box(0, 0, img.W, img.H), w, h, raster.Box(x, y, n, n))
-	a.emit(dst, &a.resized, 0, 0, d.Uint64()>>63 == 1)
-}
-
-// centre is torchvision's Resize(256) and CenterCrop(224).
-func (a *Augmenter) centre(dst []float32, img *raster.Image) {
-	n := a.t.Resolution
-	w, h := shorterTo(img.W, img.H, a.side(256))
-	// torchvision rounds half to even here: int(round((h - n) / 2.0)).
-	x, y := int(math.RoundToEven(float64(w-n)/2)), int(math.RoundToEven(float64(h-n)/2))
-	a.resize.Resample(&a.resized, img, raster.Box(0, 0, img.W, img.H), w, h, raster.Box(x, y, n, n))
-	a.emit(dst, &a.resized, 0, 0, false)
-}
-
-// shorterTo scales w x h so that the shorter side is s and the other is cut to whole pixels, as torchvision's Resize does.
-func shorterTo(w, h, s int) (int, int) {
-	if w <= h {
-		return s, s * h / w
-	}
-	return s * w / h, s
-}
-
-// resizedCrop draws area and ratio up to ten times until the box fits, as torchvision does, and else falls back to the centre.
-func (a *Augmenter) resizedCrop(dst []float32, img *raster.Image, d *Draw) {
-	box := centreBox(img.W, img.H)
-	for range 10 {
-		area := float64(img.W) * float64(img.H) * (0.08 + float64(0.92*d.Float64()))
-		ratio := expSmall(float64((2*d.Float64() - 1) * logFourThirds))
-		w, h := int(math.RoundToEven(math.Sqrt(area*ratio))), int(math.RoundToEven(math.Sqrt(area/ratio)))
-		if w > 0 && h > 0 && w <= img.W && h <= img.H {
-			y := d.IntN(img.H - h + 1)
-			x := d.IntN(img.W - w + 1)
-			box = raster.Box(x, y, w, h)
-			break
-		}
-	}
-	n := a.t.Resolution
-	a.resize.Resample(&a.resized, img, box, n, n, raster.Box(0, 0, n, n))
-	a.emit(dst, &a.resized, 0, 0, d.Uint64()>>63 == 1)
-}
-
-// centreBox is the largest centred box with a ratio in 3/4..4/3.
-func centreBox(w, h int) raster.Rect {
-	bw, bh := w, h
-	if 3*w > 4*h {
-		bw = max(1, (4*h+1)/3)
-	} else if 4*w < 3*h {
-		bh = max(1, (4*w+1)/3)
-	}
-	return raster.Box((w-bw)/2, (h-bh)/2, bw, bh)
-}
-
-const logFourThirds = 0.28768207245178092743921900599383
-
-// expSmall is e^x for |x| < 0.3 by its series. math.Exp is written in assembly of its own on each CPU and differs in the last bit;
-// this gives the same crop everywhere.
-func expSmall(x float64) float64 {
-	sum := 1.0
-	for k := 14; k >= 1; k-- {
-		sum = 1 + float64(float64(x*sum)/float64(k))
-	}
-	return sum
-}
-
-// emit normalises the window of dst's size that starts at (x0, y0) of img, which may reach outside: there the image is black,
-// before normalisation, as the paper and torchvision pad.
-func (a *Augmenter) emit(dst []float32, img *raster.Image, x0, y0 int, flip bool) {
-	n := a.t.Resolution
-	plane := n * n
-	for y := range n {
-		row := [3][]float32{}
-		for c := range row {
-			row[c] = dst[c*plane+y*n : c*plane+(y+1)*n]
-		}
-		sy := y + y0
-		from, to := max(0, -x0), min(n, img.W-x0) // columns of the window that lie inside the image
-		if sy < 0 || sy >= img.H || from >= to {
-			from, to = n, n
-		}
-		a.fill(row, 0, from)
-		a.fill(row, to, n)
-		if from < to {
-			src := img.Pix[3*(sy*img.W+x0+from) : 3*(sy*img.W+x0+to)]
-			a.normalise(row[0][from:to], row[1][from:to], row[2][from:to], src)
-		}
-		if flip {
-			for _, r := range row {
-				reverse(r)
-			}
-		}
-	}
-}
-
-func (a *Augmenter) fill(row [3][]float32, from, to int) {
-	for c, r := range row {
-		black := a.lut[c][0]
-		for i := from; i < to; i++ {
-			r[i] = black
-		}
-	}
-}
-
-func (a *Augmenter) normalise(r, g, b []float32, src []byte) {
-	for i := range r {
-		p := src[3*i : 3*i+3 : 3*i+3]
-		r[i], g[i], b[i] = a.lut[0][p[0]], a.lut[1][p[1]], a.lut[2][p[2]]
-	}
-}
-
-func reverse(r []float32) {
-	for i, j := 0, len(r)-1; i < j; i, j = i+1, j-1 {
-		r[i], r[j] = r[j], r[i]
-	}
-}
+// Values is the number of floats of one image, of all its views: ViewCount * 3 * Resolution * Resolution.
+func (t Transform) Values() int { return t.ViewCount() * 3 * t.Resolution * t.Resolution }

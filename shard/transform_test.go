@@ -122,14 +122,6 @@ func TestConstantImage(t *testing.T) {
 	}
 }
 
-func TestExpSmall(t *testing.T) {
-	for x := -0.3; x <= 0.3; x += 0.001 {
-		if got, want := expSmall(x), math.Exp(x); math.Abs(got-want) > 4e-16 {
-			t.Errorf("exp(%v) = %v, want %v", x, got, want)
-		}
-	}
-}
-
 // TestResizedCropVaries: different images are cropped differently.
 func TestResizedCropVaries(t *testing.T) {
 	img := pattern(64, 48)

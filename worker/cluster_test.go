@@ -215,7 +215,7 @@ func (d clusterData) Next(ctx context.Context, step uint64, replicas []int) (Bat
 	return b, err
 }
 
-func (d clusterData) Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) error {
+func (d clusterData) Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) ([]Skipped, error) {
 	return testData{poisonReplica: -1}.Evaluate(ctx, k, n, visit)
 }
 

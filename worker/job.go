@@ -51,8 +51,8 @@ type Data interface {
 	// prepare the same replicas' batches of following steps meanwhile. The batches are the caller's until Release.
 	Next(ctx context.Context, step uint64, replicas []int) (Batches, error)
 	// Evaluate gives share k of n of the evaluation images to visit, batch by batch, each of at most the
-	// replica batch's size. A batch is valid until visit returns.
-	Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) error
+	// replica batch's size. A batch is valid until visit returns. It gives the damaged images that it has left out.
+	Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) ([]Skipped, error)
 }
 
 // Peers reaches the state servers of other workers.
@@ -65,8 +65,23 @@ type Peers interface {
 type Batches struct {
 	Replica []core.Batch  // one for each replica asked for, in that order
 	Samples [][4]uint32   // one for each replica: sums of four 14-bit hashes of each sample's index; nil for none
+	Skipped []Skipped     // damaged images of these replicas for which others stand in
 	Waited  time.Duration // how long Next blocked
 	Release func()        // gives the memory back; not nil
+}
+
+// Skipped is a damaged image that was passed over.
+type Skipped struct {
+	Sample int    // its index in its split
+	By     int    // the index of the one that stands in for it, -1 for none
+	Name   string // its path in the data set
+}
+
+func skippedMessages(list []Skipped) (out []*pb.Skipped) {
+	for _, s := range list {
+		out = append(out, &pb.Skipped{Sample: uint64(s.Sample), By: int64(s.By), Name: s.Name})
+	}
+	return out
 }
 
 // samples are the sums for batch number i.
@@ -118,6 +133,13 @@ type NonFinite interface {
 	error
 	// NonFinite names replica and index within the bucket when this worker hosts the culprit (local).
 	NonFinite() (replica, index int, local bool)
+}
+
+// DamagedSample is implemented by an error of Data's when an image cannot be decoded.
+type DamagedSample interface {
+	error
+	// DamagedSample is the image's path in the data set.
+	DamagedSample() string
 }
 
 // PeerError is implemented by a ring's error that was seen on one neighbour.

@@ -47,6 +47,7 @@ type stepResult struct {
 	dataWait, compute time.Duration
 	ringWait          time.Duration // from the end of the last backward pass until every bucket was there
 	notes             notes
+	skipped           []Skipped
 	digest            string // of the audited replica
 }
 
@@ -79,7 +80,7 @@ func (t *trainer) step(ctx context.Context, ring Ring, job task) (stepResult, er
 		return res, fmt.Errorf("step %d: data: %w", job.step, err)
 	}
 	defer batches.Release()
-	res.dataWait = batches.Waited
+	res.dataWait, res.skipped = batches.Waited, batches.Skipped
 
 	// The group's context ends as soon as one bucket fails, so that the others do not wait for their deadlines.
 	group, gctx := errgroup.WithContext(ctx)

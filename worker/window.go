@@ -302,7 +302,7 @@ func stepReport(r stepResult, done uint64, lr float64) *pb.StepReport {
 		Images: uint64(r.metrics.Images), Correct1: uint64(r.metrics.Correct1), LearningRate: lr,
 		StartUnixNanos: r.start.UnixNano(), EndUnixNanos: r.end.UnixNano(),
 		DataWaitNanos: int64(r.dataWait), ComputeNanos: int64(r.compute), RingWaitNanos: int64(r.ringWait),
-		Samples: r.notes.samples[:],
+		Samples: r.notes.samples[:], Skipped: skippedMessages(r.skipped),
 	}
 }
 
@@ -320,7 +320,7 @@ func (w *Worker) evaluate(ctx context.Context, p *pb.Plan, pl place, step uint64
 	report := &pb.EvalReport{Step: step}
 	classes := w.job.Network.Classes
 	logits := make([]float32, w.job.ReplicaBatch*classes)
-	err := w.job.Data.Evaluate(ctx, pl.share, pl.shares, func(b core.Batch) error {
+	skipped, err := w.job.Data.Evaluate(ctx, pl.share, pl.shares, func(b core.Batch) error {
 		n := len(b.Labels)
 		if err := w.job.Engine.Eval(b, logits[:n*classes]); err != nil {
 			return err
@@ -337,6 +337,7 @@ func (w *Worker) evaluate(ctx context.Context, p *pb.Plan, pl place, step uint64
 	if err != nil {
 		return nil, fmt.Errorf("evaluation after step %d: %w", step, err)
 	}
+	report.Skipped = skippedMessages(skipped)
 	return &pb.WorkerMessage{Body: &pb.WorkerMessage_Eval{Eval: report}}, nil
 }
 
@@ -358,6 +359,7 @@ func (w *Worker) abortedMessage(err error) *pb.WorkerMessage {
 	}
 	var nonFinite *NonFiniteError
 	var peer PeerError
+	var damaged DamagedSample
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		a.Cause = pb.Cause_CAUSE_PAUSED
@@ -367,6 +369,8 @@ func (w *Worker) abortedMessage(err error) *pb.WorkerMessage {
 		if nonFinite.Replica >= 0 { // hosted here: this is the report to quote
 			a.Peer = w.cfg.Name
 		}
+	case errors.As(err, &damaged):
+		a.Cause, a.Sample = pb.Cause_CAUSE_DAMAGED, damaged.DamagedSample()
 	case errors.As(err, &peer):
 		a.Cause, a.Peer = pb.Cause_CAUSE_RING, peer.Peer()
 	}

@@ -18,7 +18,7 @@ import (
 
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure parts of the trainer on this machine"}
-	cmd.AddCommand(benchEngine(), benchAllreduce(), benchNetwork())
+	cmd.AddCommand(benchEngine(), benchAllreduce(), benchInput(), benchNetwork())
 	return cmd
 }
 

@@ -46,6 +46,7 @@ type runOptions struct {
 	otlp       string
 	verbose    bool
 	asJSON     bool
+	source     sourceFlags
 	sec        network
 }
 
@@ -70,6 +71,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
 	f.Uint64Var(&o.verify, "verify-every", 100, "steps between comparisons of the workers' states, to find bits that hardware got wrong; 0: never")
 	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
+	o.source.add(f)
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector (Jaeger, port 4317) for traces")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object as the last line")
@@ -161,7 +163,9 @@ func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 	res, err := serveRun(ctx, o, p, c, out)
 	out.end()
 	var interrupted *coordinator.InterruptedError
-	if errors.As(err, &interrupted) {
+	if errors.As(err, &interrupted) && p.damaged.over.Err() != nil {
+		err = fmt.Errorf("%w: %w", errTooManyDamaged, err)
+	} else if errors.As(err, &interrupted) {
 		err = fmt.Errorf("%w: %w", errInterrupted, err)
 	}
 	if res.Step == 0 && err != nil { // nothing was trained that a report could be about
@@ -203,6 +207,7 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	if err != nil {
 		return res, errors.Join(err, listener.Close())
 	}
+	defer context.AfterFunc(p.damaged.over, func() { s.Interrupt(p.damaged.reason()) })()
 	if c == nil {
 		out.event("workers join with: lockstep worker --join " + node.Addr())
 		return runUntilTold(ctx, s, o.handOver)
@@ -276,8 +281,9 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 		copy(row.Sums[:], r.Samples)
 		p.ledger.Add(row)
 	}
+	cfg.Skipped = p.damaged.add
 	cfg.StepObserver = func(s coordinator.StepDone) {
-		tele.RecordStep(context.Background(), name, s.Step-1, s.Start, s.End, s.Tail) //bounded: it records a span and waits for nothing
+		tele.RecordStep(context.Background(), name, s.Step-1, s.Start, s.End, s.Tail, s.DataWait) //bounded: it records a span and waits for nothing
 	}
 	return cfg
 }
@@ -336,8 +342,11 @@ type runReport struct {
 	Loss            float64  `json:"loss"`
 	ImagesPerSecond float64  `json:"images_per_second"`
 	Workers         int      `json:"workers"`
-	TailSeconds     float64  `json:"tail_seconds"`   // of a step, the all-reduce that no computing hid
-	Top1            *float64 `json:"top1,omitempty"` // of the newest evaluation, 0..1
+	TailSeconds     float64  `json:"tail_seconds"`      // of a step, the all-reduce that no computing hid
+	DataWait        float64  `json:"data_wait_seconds"` // over all steps but the first, until the slowest worker's images were ready
+	DataShare       float64  `json:"data_wait_share"`   // of those steps' time
+	Skipped         []string `json:"skipped,omitempty"` // damaged images that others stood in for, or that an evaluation left out
+	Top1            *float64 `json:"top1,omitempty"`    // of the newest evaluation, 0..1
 	Top5            *float64 `json:"top5,omitempty"`
 	TestLoss        *float64 `json:"test_loss,omitempty"`
 	Out             string   `json:"out"`
@@ -345,7 +354,8 @@ type runReport struct {
 }
 
 func report(w io.Writer, o *runOptions, p *prepared, res server.Result) error {
-	r := runReport{Step: res.Step, Hash: res.Hash, Loss: res.Loss, ImagesPerSecond: res.ImagesPerSecond, Workers: o.workers, TailSeconds: res.Tail.Seconds(), Out: o.out, Checkpoint: res.Path}
+	r := runReport{Step: res.Step, Hash: res.Hash, Loss: res.Loss, ImagesPerSecond: res.ImagesPerSecond, Workers: o.workers, TailSeconds: res.Tail.Seconds(),
+		DataWait: res.DataWait.Seconds(), DataShare: res.DataShare, Skipped: p.damaged.names(), Out: o.out, Checkpoint: res.Path}
 	if e := res.Evaluation; e != nil && e.Images > 0 {
 		t1, t5 := e.Top1(), float64(e.Correct5)/float64(e.Images)
 		r.Top1, r.Top5, r.TestLoss = &t1, &t5, &e.Loss
@@ -357,7 +367,10 @@ func report(w io.Writer, o *runOptions, p *prepared, res server.Result) error {
 		_, err := fmt.Fprintf(w, "%s: step %d of %d, nothing was left to do\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Hash, r.Checkpoint)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%s: step %d of %d, loss %.4f, %.0f img/s, all-reduce's tail %s a step\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Loss, r.ImagesPerSecond, milliseconds(res.Tail), r.Hash, r.Checkpoint)
+	_, err := fmt.Fprintf(w, "%s: step %d of %d, loss %.4f, %.0f img/s, all-reduce's tail %s a step, %.1f %% of the time without images\nhash %s\ncheckpoint %s\n", p.settings.arch, r.Step, p.total, r.Loss, r.ImagesPerSecond, milliseconds(res.Tail), 100*r.DataShare, r.Hash, r.Checkpoint)
+	if err == nil && len(r.Skipped) > 0 {
+		_, err = fmt.Fprintf(w, "damaged images passed over: %d (%s)\n", len(r.Skipped), listed(r.Skipped))
+	}
 	if err == nil && r.Top1 != nil {
 		_, err = fmt.Fprintf(w, "test: top-1 %.2f %%, top-5 %.2f %%, loss %.4f\n", 100**r.Top1, 100**r.Top5, *r.TestLoss)
 	}

@@ -19,13 +19,23 @@ type dataset struct {
 	train, test *shard.Dataset
 }
 
-// openData opens both splits.
+// openData opens both splits of what lies at one place.
 func openData(ctx context.Context, path string, skipDamaged bool) (*dataset, error) {
-	train, err := shard.Open(ctx, shard.Options{Path: path, Split: "train", SkipDamaged: skipDamaged})
+	return openSplits(ctx, shard.Options{Path: path, SkipDamaged: skipDamaged})
+}
+
+// openSplits opens both splits.
+func openSplits(ctx context.Context, o shard.Options) (*dataset, error) {
+	o.Split = "train"
+	train, err := shard.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	test, err := shard.Open(ctx, shard.Options{Path: path, Split: "test", SkipDamaged: skipDamaged})
+	o.Split = "test"
+	if o.ValPath != "" {
+		o.ClassNames = train.Classes()
+	}
+	test, err := shard.Open(ctx, o)
 	if err != nil && !errors.Is(err, shard.ErrNoSplit) {
 		return nil, errors.Join(err, train.Close())
 	}
@@ -74,14 +84,14 @@ type feed struct {
 }
 
 // openFeed starts the loader's goroutines, which feed.close ends.
-func openFeed(d *dataset, plan shard.Plan, train, test shard.Transform, decoders int) (*feed, error) {
-	l, err := shard.NewLoader(shard.LoaderConfig{Dataset: d.train, Plan: plan, Transform: train, Decoders: decoders})
+func openFeed(d *dataset, plan shard.Plan, train, test shard.Transform, supply, evalSupply shard.Supply) (*feed, error) {
+	l, err := shard.NewLoader(shard.LoaderConfig{Dataset: d.train, Plan: plan, Transform: train, Supply: supply})
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background()) //bounded: cancelled by feed.close
 	f := &feed{data: d, loader: l, stop: cancel,
-		eval: shard.EvalConfig{Dataset: d.test, Transform: test, Batch: plan.ReplicaBatch(), Decoders: decoders}}
+		eval: shard.EvalConfig{Dataset: d.test, Transform: test, Batch: plan.ReplicaBatch(), Supply: evalSupply}}
 	f.run.Go(func() { l.Run(ctx) }) // its error also comes with Next
 	return f, nil
 }
@@ -108,24 +118,31 @@ func (f *feed) Next(ctx context.Context, step uint64, replicas []int) (worker.Ba
 		out.Replica = append(out.Replica, core.Batch{Images: images, Labels: labels})
 		out.Samples = append(out.Samples, b.Sums(k))
 	}
+	for _, s := range b.Skipped {
+		out.Skipped = append(out.Skipped, worker.Skipped{Sample: s.Sample, By: s.By, Name: f.data.train.Name(s.Sample)})
+	}
 	return out, nil
 }
 
 // Evaluate implements worker.Data.
-func (f *feed) Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) error {
+func (f *feed) Evaluate(ctx context.Context, k, n int, visit func(core.Batch) error) (skipped []worker.Skipped, err error) {
 	if f.data.test == nil {
-		return errors.New("there are no test images to evaluate on")
+		return nil, errors.New("there are no test images to evaluate on")
 	}
 	c := f.eval
 	c.Worker, c.Workers = k, n
-	return visitAll(ctx, c, visit)
+	damaged, err := visitAll(ctx, c, visit)
+	for _, i := range damaged {
+		skipped = append(skipped, worker.Skipped{Sample: i, By: -1, Name: f.data.test.Name(i)})
+	}
+	return skipped, err
 }
 
-// visitAll goes once through a share of a split and leaves empty places out.
-func visitAll(ctx context.Context, c shard.EvalConfig, visit func(core.Batch) error) error {
+// visitAll goes once through a share of a split and leaves empty places out. It gives the images that were left out as damaged.
+func visitAll(ctx context.Context, c shard.EvalConfig, visit func(core.Batch) error) (damaged []int, err error) {
 	e, err := shard.NewEval(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var run sync.WaitGroup
@@ -135,10 +152,13 @@ func visitAll(ctx context.Context, c shard.EvalConfig, visit func(core.Batch) er
 	for {
 		b, err := e.Next(ctx)
 		if err == io.EOF {
-			return e.Close()
+			return damaged, e.Close()
 		}
 		if err != nil {
-			return err
+			return nil, err
+		}
+		for _, s := range b.Skipped {
+			damaged = append(damaged, s.Sample)
 		}
 		batch := compact(b)
 		if len(batch.Labels) > 0 {
@@ -146,7 +166,7 @@ func visitAll(ctx context.Context, c shard.EvalConfig, visit func(core.Batch) er
 		}
 		e.Release(b)
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 }

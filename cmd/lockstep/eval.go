@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,13 +18,17 @@ import (
 
 // evalOptions are the flags of lockstep eval.
 type evalOptions struct {
-	settings *settings // arch, data, mean, std, resolution, classes, precision, skip-damaged
+	settings *settings // those of evalSettings
 	weights  string
 	split    string
 	batch    int
+	crops    int
 	threads  int
 	asJSON   bool
 }
+
+// evalSettings are the settings that eval takes by hand.
+var evalSettings = []string{"arch", "data", "mean", "std", "pixel-mean", "augment", "resolution", "classes", "precision", "skip-damaged"}
 
 type evalResult struct {
 	Images          int     `json:"images"`
@@ -38,8 +44,11 @@ func evalCommand() *cobra.Command {
 		Use:   "eval --weights FILE|DIR --data PATH",
 		Short: "Evaluate weights on images",
 		Long: `Evaluates weights on a split of a data set: top-1, top-5 and mean cross-entropy.
-A checkpoint or a run's folder brings its own network, normalisation and precision; a .safetensors file needs --arch.`,
+A checkpoint or a run's folder brings its own network, normalisation and precision; a .safetensors file needs --arch.
+
+With --crops 10 the four corners, the centre and their mirror images are evaluated instead of the centre alone, and their probabilities averaged.`,
 		Example: `  lockstep eval --weights runs/mine --data cifar10.tar.gz
+  lockstep eval --arch resnet50-v1.5 --weights resnet50.safetensors --data imagenet --split val --crops 10
   lockstep eval --arch cifar-resnet20 --weights w.safetensors --data cifar10.tar.gz --split test --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,12 +59,13 @@ A checkpoint or a run's folder brings its own network, normalisation and precisi
 		},
 	}
 	f := cmd.Flags()
-	for _, name := range []string{"arch", "data", "mean", "std", "resolution", "classes", "precision", "skip-damaged"} {
+	for _, name := range evalSettings {
 		f.AddFlag(o.settings.flags.Lookup(name))
 	}
 	f.StringVar(&o.weights, "weights", "", "a .safetensors file, a checkpoint, or a run's folder (its newest checkpoint)")
 	f.StringVar(&o.split, "split", "test", "which images: train, test, val or all")
 	f.IntVar(&o.batch, "eval-batch", 100, "images at a time; changes speed and memory only")
+	f.IntVar(&o.crops, "crops", 1, "views of an image whose probabilities are averaged: 1 or 10")
 	f.IntVar(&o.threads, "threads", 0, "cores; 0: all")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	if err := cmd.MarkFlagRequired("weights"); err != nil {
@@ -105,7 +115,7 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	ds, err := shard.Open(ctx, shard.Options{Path: s.data, Split: o.split, SkipDamaged: s.skipDamaged})
+	ds, err := shard.Open(ctx, shard.Options{Path: s.data, Split: o.split, SkipDamaged: s.skipDamaged.any()})
 	if err != nil {
 		return err
 	}
@@ -119,8 +129,12 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 			return err
 		}
 	}
-	transform := s.transform(net, false)
-	cfg := core.CompileConfig{Batch: o.batch, Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true, Precision: core.Precision(s.precision)}
+	transform, err := o.transform(ctx, net)
+	if err != nil {
+		return err
+	}
+	images := max(1, o.batch/transform.ViewCount())
+	cfg := core.CompileConfig{Batch: images * transform.ViewCount(), Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true, Precision: core.Precision(s.precision)}
 	engine, err := cpu.New(net, cfg)
 	if err != nil {
 		return err
@@ -129,12 +143,16 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 	if err := engine.SetState(stateOf(state)); err != nil {
 		return err
 	}
-	res, err := evalOn(ctx, engine, net, shard.EvalConfig{Dataset: ds, Transform: transform, Batch: o.batch})
+	res, err := evalOn(ctx, engine, net, shard.EvalConfig{Dataset: ds, Transform: transform, Batch: images})
 	if err != nil {
 		return err
 	}
-	for _, name := range ds.Damaged() {
+	damaged := ds.Damaged()
+	for _, name := range damaged {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: left out, damaged:", name)
+	}
+	if s.skipDamaged.exceeded(len(damaged)) {
+		return fmt.Errorf("%w: %d, --%s %v allows no more", errTooManyDamaged, len(damaged), skipFlag, &s.skipDamaged)
 	}
 	if o.asJSON {
 		return printJSON(cmd.OutOrStdout(), res)
@@ -145,18 +163,51 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 	return err
 }
 
+// transform is that of the evaluation, with as many views as are asked for.
+func (o *evalOptions) transform(ctx context.Context, net *core.Network) (shard.Transform, error) {
+	s := o.settings
+	if o.batch < 1 || o.crops != 1 && o.crops != 10 {
+		return shard.Transform{}, fmt.Errorf("--eval-batch %d must be positive, --crops %d 1 or 10", o.batch, o.crops)
+	}
+	if err := s.checkTransform(net); err != nil {
+		return shard.Transform{}, err
+	}
+	t := s.transform(net, false)
+	t.Views = o.crops
+	if s.pixelMean {
+		train, err := shard.Open(ctx, shard.Options{Path: s.data, Split: "train", SkipDamaged: s.skipDamaged.any()})
+		if err != nil {
+			return t, fmt.Errorf("--pixel-mean is that of the training images: %w", err)
+		}
+		defer train.Close() // only read from
+		if t.PixelMean, err = shard.MeanOf(ctx, train, t.Resolution); err != nil {
+			return t, fmt.Errorf("--pixel-mean: %w", err)
+		}
+	}
+	if o.crops > 1 && t.Kind == shard.KindCIFAR {
+		return t, fmt.Errorf("--crops %d: images of CIFAR's kind are evaluated whole; --augment scale or resized-crop have crops", o.crops)
+	}
+	return t, t.Validate()
+}
+
 // evalOn runs an engine over a split.
 func evalOn(ctx context.Context, engine core.Engine[float32], net *core.Network, c shard.EvalConfig) (*evalResult, error) {
 	var m core.Metrics
 	begun := time.Now()
-	logits := make([]float32, c.Batch*net.Classes)
-	err := visitAll(ctx, c, func(b core.Batch) error {
-		z := logits[:len(b.Labels)*net.Classes]
-		if err := engine.Eval(b, z); err != nil {
+	views := c.Transform.ViewCount()
+	logits := make([]float32, c.Batch*views*net.Classes)
+	labels := make([]int32, c.Batch*views)
+	mean := make([]float32, net.Classes)
+	_, err := visitAll(ctx, c, func(b core.Batch) error {
+		z, l := logits[:len(b.Labels)*views*net.Classes], labels[:len(b.Labels)*views]
+		for i := range l {
+			l[i] = b.Labels[i/views]
+		}
+		if err := engine.Eval(core.Batch{Images: b.Images, Labels: l}, z); err != nil {
 			return err
 		}
 		for i := range b.Labels { // one by one, so that the sum does not depend on the batch
-			m.Add(core.Score(z[i*net.Classes:(i+1)*net.Classes], b.Labels[i:i+1], net.Classes, nil))
+			m.Add(core.Score(average(mean, z[i*views*net.Classes:(i+1)*views*net.Classes]), b.Labels[i:i+1], net.Classes, nil))
 		}
 		return nil
 	})
@@ -168,4 +219,27 @@ func evalOn(ctx context.Context, engine core.Engine[float32], net *core.Network,
 	}
 	return &evalResult{Images: m.Images, Correct1: m.Correct1, Correct5: m.Correct5, Loss: m.LossSum / float64(m.Images),
 		ImagesPerSecond: float64(m.Images) / time.Since(begun).Seconds()}, nil
+}
+
+// average gives logits whose softmax is the mean of the views' softmaxes, in mean. A single view's are its own.
+func average(mean, views []float32) []float32 {
+	classes := len(mean)
+	if len(views) == classes {
+		return views
+	}
+	sums := make([]float64, classes)
+	for v := 0; v < len(views); v += classes {
+		z := views[v : v+classes]
+		top, total := float64(slices.Max(z)), 0.0
+		for _, x := range z {
+			total += math.Exp(float64(x) - top)
+		}
+		for i, x := range z {
+			sums[i] += math.Exp(float64(x)-top) / total
+		}
+	}
+	for i, s := range sums {
+		mean[i] = float32(math.Log(s * float64(classes) / float64(len(views))))
+	}
+	return mean
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/cpu"
@@ -18,8 +17,10 @@ import (
 // jobOptions are what one worker decides for itself; none changes the trained bits.
 type jobOptions struct {
 	data       string // where this machine has the data; empty: where the run's settings say
+	valData    string // likewise
+	source     sourceFlags
 	threads    int
-	decoders   int
+	supply     supplyFlags
 	ringListen string
 	transport  string // how ring neighbours are reached
 	advertise  string // host that neighbours dial; empty: the one listened on
@@ -43,11 +44,14 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 			err = errors.Join(err, closeAll())
 		}
 	}()
-	path := s.data
 	if o.data != "" {
-		path = o.data
+		s.data = o.data
 	}
-	d, err := openData(ctx, path, s.skipDamaged)
+	if o.valData != "" {
+		s.valData = o.valData
+	}
+	warn := func(err error) { o.log.Warn("data", "err", err) }
+	d, err := openSplits(ctx, s.dataOptions(o.source.options(warn)))
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +59,13 @@ func buildJob(ctx context.Context, run string, s *settings, o jobOptions, sec *n
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	train, test := s.transform(net, true), s.transform(net, false)
+	train, test, err := s.transforms(ctx, net, d.train)
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
 	plan := shard.Plan{Seed: s.seed, Images: d.train.Len(), GlobalBatch: s.batch, Replicas: s.replicas()}
-	f, err := openFeed(d, plan, train, test, o.decoders)
+	supply, evalSupply := o.supply.supply(o.threads)
+	f, err := openFeed(d, plan, train, test, supply, evalSupply)
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -100,11 +108,7 @@ func tellDamaged(log *slog.Logger, names []string) {
 	if len(names) == 0 {
 		return
 	}
-	shown, more := names, ""
-	if n := len(names) - maxNamed; n > 0 {
-		shown, more = names[:maxNamed], fmt.Sprintf(" and %d more", n)
-	}
-	log.Warn(fmt.Sprintf("damaged images passed over: %d (%s%s)", len(names), strings.Join(shown, ", "), more))
+	log.Warn(fmt.Sprintf("damaged images passed over: %d (%s)", len(names), listed(names)))
 }
 
 // printJSON writes v as one line, the last of a command's standard output.

@@ -43,7 +43,9 @@ func main() {
 		<-ctx.Done() //bounded: ends with the first signal, or with the process
 		stop()
 	}()
-	err := root().ExecuteContext(ctx)
+	command := root()
+	command.SetArgs(joinCounts(os.Args[1:]))
+	err := command.ExecuteContext(ctx)
 	switch {
 	case err == nil:
 	case errors.Is(err, errHandedOver):

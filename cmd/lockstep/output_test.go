@@ -16,7 +16,7 @@ func TestProgress(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "run")
 	p := lockstep(t, 0, append(append([]string{"train"}, small(4)...), "--out", out, "--eval-every", "2")...)
 	p.line(`^cifar-resnet8 on .* \(60 training images of 3 classes, 15 test images\)$`)
-	p.line(`^epoch \d+\.\d\d  step 1/4  loss \d\.\d{4}  top-1 \d+\.\d %  LR 0\.1  \d+ img/s  tail \d\S* ms  \d+s left$`)
+	p.line(`^epoch \d+\.\d\d  step 1/4  loss \d\.\d{4}  top-1 \d+\.\d %  LR 0\.1  \d+ img/s  tail \d\S* ms  data \d\S* ms  \d+s left$`)
 	p.line(`^after step 2: test top-1 \d+\.\d\d %, top-5 100\.00 %, loss \d+\.\d{4} \(15 images\)$`)
 	p.line(`^checkpoint of step 4 written: ` + regexp.QuoteMeta(out))
 	if n := strings.Count(p.stderr(), "step 4/4"); n != 1 {

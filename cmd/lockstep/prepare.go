@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/checkpoint"
@@ -23,6 +24,7 @@ import (
 	"github.com/lockstep-ml/lockstep/internal/ledger"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
 	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // The sample's own recipe, used by `lockstep train` where neither data nor length nor batch were given: enough to
@@ -30,7 +32,7 @@ import (
 var sampleRecipe = map[string]string{"epochs": "16", "batch": "64", "schedule": "steps:70%,90%", "warmup": "1e", "eval-every": "2e"}
 
 // changeable settings may differ when a run is resumed; any other would make it another run.
-var changeable = []string{"data", "steps", "epochs", "eval-every", "checkpoint-every", "skip-damaged"}
+var changeable = []string{"data", "val-data", "steps", "epochs", "eval-every", "checkpoint-every", "skip-damaged"}
 
 // prepared is a run ready to be coordinated.
 type prepared struct {
@@ -50,6 +52,8 @@ type prepared struct {
 	journal  *journal.Journal
 	history  journal.Opened
 	ledger   *ledger.Writer
+	damaged  *damagedLog
+	noting   sync.Mutex
 	notes    []string // for people, before training begins
 }
 
@@ -66,7 +70,7 @@ func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
 	if err := errors.Join(p.settings.validate(), p.settings.absolute()); err != nil {
 		return nil, err
 	}
-	if err := p.openData(ctx, resume); err != nil {
+	if err := p.openData(ctx, resume, o.source.options(p.note)); err != nil {
 		return nil, err
 	}
 	if err := p.plan(resume); err != nil {
@@ -157,6 +161,9 @@ func (p *prepared) claim(o *runOptions) (err error) {
 	if p.ledger, err = p.openLedger(o); err != nil {
 		return err
 	}
+	if err := p.openDamaged(o); err != nil {
+		return err
+	}
 	return p.openStore(o)
 }
 
@@ -165,6 +172,10 @@ func (p *prepared) close() error {
 	var errs []error
 	if p.ledger != nil {
 		errs = append(errs, p.ledger.Close())
+	}
+	if p.damaged != nil {
+		p.damaged.end()
+		errs = append(errs, p.damaged.Sync())
 	}
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
@@ -246,14 +257,17 @@ func (p *prepared) openStore(o *runOptions) error {
 }
 
 // openData looks at the data set, and builds the network for its classes.
-func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint) error {
+func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint, src source.Options) error {
 	s := p.settings
-	d, err := openData(ctx, s.data, s.skipDamaged)
+	d, err := openSplits(ctx, s.dataOptions(src))
 	if err != nil {
 		return err
 	}
 	defer d.close() // only read from
 	if p.network, err = s.network(len(d.train.Classes())); err != nil {
+		return err
+	}
+	if err := s.checkTransform(p.network); err != nil {
 		return err
 	}
 	s.classes = p.network.Classes
@@ -268,9 +282,16 @@ func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint) 
 		return err
 	}
 	if r.Data != p.record.Data {
-		return fmt.Errorf("%s is not the data that the run was started with (fingerprint %.12s, then %.12s)", s.data, p.record.Data, r.Data)
+		return fmt.Errorf("%s is not the data that the run was started with (fingerprint %.12s, then %.12s)", source.Clean(s.data), p.record.Data, r.Data)
 	}
 	return nil
+}
+
+// note takes what is for people, and no reason to stop.
+func (p *prepared) note(err error) {
+	p.noting.Lock()
+	defer p.noting.Unlock()
+	p.notes = append(p.notes, err.Error())
 }
 
 // plan works out the run's length and learning rates.
@@ -298,7 +319,7 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 	if p.store.record, err = json.Marshal(p.record); err != nil {
 		return err
 	}
-	p.store.table, p.store.ledger = table, p.ledger
+	p.store.table, p.store.ledger, p.store.damaged = table, p.ledger, p.damaged
 	if resume != nil {
 		p.initial, err = resume.Snapshot(table)
 		return err
@@ -318,11 +339,12 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 
 // runStore writes checkpoints for the coordinator.
 type runStore struct {
-	store  *checkpoint.Store
-	dir    string
-	table  checkpoint.Table
-	record json.RawMessage
-	ledger *ledger.Writer // made safe with each checkpoint
+	store   *checkpoint.Store
+	dir     string
+	table   checkpoint.Table
+	record  json.RawMessage
+	ledger  *ledger.Writer // made safe with each checkpoint, as is the next
+	damaged *damagedLog
 }
 
 // Put implements server.Store.
@@ -337,6 +359,9 @@ func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Me
 	}
 	if err := r.ledger.Sync(); err != nil {
 		return "", fmt.Errorf("the ledger of samples: %w", err)
+	}
+	if err := r.damaged.Sync(); err != nil {
+		return "", fmt.Errorf("the list of damaged images: %w", err)
 	}
 	path, err := r.store.Save(ctx, c)
 	var prune *checkpoint.PruneError

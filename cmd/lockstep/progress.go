@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // progressPrinter writes a run's progress: one line that is written over on a terminal, else plain lines now and then. It is
@@ -38,7 +39,7 @@ func isTerminal(w io.Writer) bool {
 // begin says what will be trained.
 func (p *progressPrinter) begin(r *prepared, o *runOptions) {
 	s := r.settings
-	p.event(fmt.Sprintf("%s on %s (%s)", s.arch, s.data, r.summary))
+	p.event(fmt.Sprintf("%s on %s (%s)", s.arch, source.Clean(s.data), r.summary))
 	p.event(fmt.Sprintf("%d steps (%.1f epochs) of %d images in %d replicas, %d workers, LR %g %s, seed %d; output in %s",
 		r.total, float64(r.total)/r.perEpoch, s.batch, s.replicas(), o.workers, s.lr, strings.TrimSpace(s.schedule+" "+s.warmup), s.seed, o.out))
 	switch {
@@ -67,8 +68,8 @@ func (p *progressPrinter) step(g coordinator.Progress) {
 	}
 	if now := time.Now(); g.Step != p.shown && (now.Sub(p.last) >= every || g.Step == g.Total) {
 		p.last, p.shown = now, g.Step
-		p.line(fmt.Sprintf("epoch %.2f  step %d/%d  loss %.4f  top-1 %.1f %%  LR %.4g  %.0f img/s  tail %s  %s left",
-			g.Epoch, g.Step, g.Total, g.Loss, 100*g.Top1, g.LR, g.ImagesPerSecond, milliseconds(g.Tail), g.Remaining.Round(time.Second)))
+		p.line(fmt.Sprintf("epoch %.2f  step %d/%d  loss %.4f  top-1 %.1f %%  LR %.4g  %.0f img/s  tail %s  data %s  %s left",
+			g.Epoch, g.Step, g.Total, g.Loss, 100*g.Top1, g.LR, g.ImagesPerSecond, milliseconds(g.Tail), milliseconds(g.DataWait), g.Remaining.Round(time.Second)))
 	}
 }
 

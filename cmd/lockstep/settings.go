@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -18,6 +19,7 @@ import (
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/resnet"
 	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
 // settings define a run: its trained bits are a function of these and of the data. They are flags, so that one
@@ -28,6 +30,7 @@ type settings struct {
 	arch, data, augment, precision string
 	mean, std                      numbers
 	classes, resolution            int
+	valData                        string
 	seed                           uint64
 	batch, replicaBatch, wire      int
 	lr, momentum, weightDecay      float64
@@ -36,18 +39,24 @@ type settings struct {
 	epochs                         float64
 	evalEvery                      string
 	checkpointEvery                uint64
-	skipDamaged                    bool
+	skipDamaged                    skipLimit
+	colour                         string
+	pixelMean, reduce              bool
 }
 
 // The kinds of augmentation by the name a user gives; "" follows the network.
 var augmentKinds = map[string]shard.Kind{"cifar": shard.KindCIFAR, "scale": shard.KindScale, "resized-crop": shard.KindResizedCrop}
+
+// The kinds of colour augmentation by name.
+var colourKinds = map[string]shard.Colour{"none": shard.ColourNone, "lighting": shard.ColourLighting}
 
 func newSettings() *settings {
 	s := &settings{flags: pflag.NewFlagSet("settings", pflag.ContinueOnError)}
 	f := s.flags
 	f.SortFlags = false
 	f.StringVar(&s.arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
-	f.StringVar(&s.data, "data", shard.Builtin, "data set: a folder, .tar or .tar.gz of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, or builtin")
+	f.StringVar(&s.data, "data", shard.Builtin, "data set, on this machine or at a URL (https, s3, gs): a folder, archive or shards of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, builtin, or synthetic[:HxW[:CLASSES[:IMAGES]]] (noise that costs nothing, to compare with)")
+	f.StringVar(&s.valData, "val-data", "", "where the images to evaluate on lie, if that is not in --data")
 	f.Float64Var(&s.epochs, "epochs", 0, "length of the run in passes over the training images")
 	f.Uint64Var(&s.steps, "steps", 0, "length of the run in steps, instead of --epochs")
 	f.IntVar(&s.batch, "batch", 256, "images of one step, over all workers")
@@ -64,11 +73,15 @@ func newSettings() *settings {
 	f.IntVar(&s.classes, "classes", 0, "classes of the network; 0: those of the data set")
 	f.IntVar(&s.resolution, "resolution", 0, "side of the training images; 0: what the network is made for")
 	f.StringVar(&s.augment, "augment", "", "augmentation: cifar (pad 4, crop, flip), scale (the paper's for ImageNet) or resized-crop (torchvision's); empty: by the network")
+	f.StringVar(&s.colour, "colour", "none", "augmentation of colours: none, or lighting (the paper's for ImageNet, along the principal components of its colours)")
+	f.BoolVar(&s.reduce, "reduce", false, "decode JPEG files at 1/2, 1/4 or 1/8 of their size where what is cut out of them is twice as large as needed even so: faster, with pixels half a level off on average")
 	f.Var(&s.mean, "mean", "mean of the images' channels r,g,b in 0..1; empty: CIFAR-10's or ImageNet's, by the network")
 	f.Var(&s.std, "std", "standard deviation of the images' channels r,g,b; empty: by the network")
+	f.BoolVar(&s.pixelMean, "pixel-mean", false, "with --augment cifar: subtract the training images' mean at every pixel instead of --mean, as the paper does; each worker computes it when it starts")
 	f.StringVar(&s.evalEvery, "eval-every", "1e", "distance between evaluations: steps, 1e for epochs, 5% of the run; 0: only at the end")
 	f.Uint64Var(&s.checkpointEvery, "checkpoint-every", 500, "steps between checkpoints; 0: only at the end")
-	f.BoolVar(&s.skipDamaged, "skip-damaged", false, "replace images that cannot be decoded by the next good one, and count them")
+	f.Var(&s.skipDamaged, skipFlag, skipFlagHelp)
+	f.Lookup(skipFlag).NoOptDefVal = skipAllWord
 	return s
 }
 
@@ -225,6 +238,9 @@ func (s *settings) validate() error {
 	if _, ok := augmentKinds[s.augment]; s.augment != "" && !ok {
 		bad("--augment %s: the kinds are cifar, scale and resized-crop", s.augment)
 	}
+	if _, ok := colourKinds[s.colour]; !ok {
+		bad("--colour %s: the kinds are none and lighting", s.colour)
+	}
 	for _, c := range []struct {
 		name   string
 		values []float64
@@ -262,6 +278,11 @@ func (s *settings) network(dataClasses int) (*core.Network, error) {
 	return resnet.Build(s.arch, classes)
 }
 
+// dataOptions say what a run opens, with each machine's way to read it.
+func (s *settings) dataOptions(src source.Options) shard.Options {
+	return shard.Options{Path: s.data, ValPath: s.valData, SkipDamaged: s.skipDamaged.any(), Source: src}
+}
+
 // transform says how images become inputs of the network.
 func (s *settings) transform(n *core.Network, train bool) shard.Transform {
 	cifar := n.Resolution == 32
@@ -273,6 +294,7 @@ func (s *settings) transform(n *core.Network, train bool) shard.Transform {
 	if k, ok := augmentKinds[s.augment]; ok {
 		t.Kind = k
 	}
+	t.Colour, t.Reduce = colourKinds[s.colour], s.reduce
 	if s.resolution > 0 {
 		t.Resolution = s.resolution
 	}
@@ -285,10 +307,34 @@ func (s *settings) transform(n *core.Network, train bool) shard.Transform {
 	return t
 }
 
+// transforms are those of training and evaluation. The mean of every pixel, if there is to be one, is that of the training split.
+func (s *settings) transforms(ctx context.Context, n *core.Network, train *shard.Dataset) (training, evaluation shard.Transform, err error) {
+	if err := s.checkTransform(n); err != nil {
+		return training, evaluation, err
+	}
+	training, evaluation = s.transform(n, true), s.transform(n, false)
+	if s.pixelMean {
+		if training.PixelMean, err = shard.MeanOf(ctx, train, training.Resolution); err != nil {
+			return training, evaluation, fmt.Errorf("--pixel-mean: %w", err)
+		}
+		evaluation.PixelMean = training.PixelMean
+	}
+	return training, evaluation, nil
+}
+
+// checkTransform reports what the network's transforms would not take, before there is any data.
+func (s *settings) checkTransform(n *core.Network) error {
+	t := s.transform(n, true)
+	if s.pixelMean && t.Kind != shard.KindCIFAR {
+		return fmt.Errorf("--pixel-mean goes with --augment cifar, and this is %v", t.Kind)
+	}
+	return t.Validate()
+}
+
 // absolute makes paths independent of the working directory, for processes started elsewhere.
 func (s *settings) absolute() error {
-	for _, p := range []*string{&s.data, &s.initFrom} {
-		if *p == "" || *p == shard.Builtin {
+	for _, p := range []*string{&s.data, &s.valData, &s.initFrom} {
+		if *p == "" || *p == shard.Builtin || shard.IsSynthetic(*p) || source.Remote(*p) {
 			continue
 		}
 		abs, err := filepath.Abs(*p)

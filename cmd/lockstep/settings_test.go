@@ -28,7 +28,7 @@ func TestSettingsTravel(t *testing.T) {
 	if back.lr != 0.012345678901 || back.seed != 1<<64-1 || back.weightDecay != 1e-30 {
 		t.Errorf("lr %v, seed %v, weight decay %v", back.lr, back.seed, back.weightDecay)
 	}
-	if _, err := settingsFrom(map[string]string{"colour": "red"}); err == nil {
+	if _, err := settingsFrom(map[string]string{"flavour": "red"}); err == nil {
 		t.Error("an unknown setting was taken")
 	}
 	for _, bad := range []string{"a,b,c", "NaN,1,1", "1,,1", "+Inf,0,0"} {

@@ -29,6 +29,7 @@ func trainCommand() *cobra.Command {
 	var threads int
 	var transport string
 	var coding string
+	var supply supplyFlags
 	cmd := &cobra.Command{
 		Use:   "train",
 		Short: "Train on this machine: a coordinator and worker processes",
@@ -55,7 +56,7 @@ Ctrl-C ends the run in good order; --resume goes on with it, with any number of 
 			if _, err := parseCoding(coding); err != nil {
 				return err
 			}
-			return coordinate(cmd, o, &localCrew{o: o, threads: threads, transport: transport, coding: coding, stderr: cmd.ErrOrStderr()})
+			return coordinate(cmd, o, &localCrew{o: o, threads: threads, transport: transport, coding: coding, supply: supply, stderr: cmd.ErrOrStderr()})
 		},
 	}
 	f := cmd.Flags()
@@ -63,6 +64,7 @@ Ctrl-C ends the run in good order; --resume goes on with it, with any number of 
 	f.IntVar(&threads, "threads", 0, "cores of each worker's engine; 0: this machine's, shared out")
 	f.StringVar(&transport, "transport", transportAuto, transportHelp)
 	f.StringVar(&coding, "coding", codingAuto, codingHelp)
+	supply.add(f)
 	o.sec.addFlags(f)
 	return cmd
 }
@@ -73,6 +75,7 @@ type localCrew struct {
 	threads   int // of each; 0: shared out
 	transport string
 	coding    string
+	supply    supplyFlags
 	stderr    io.Writer
 
 	mu     sync.Mutex // of stderr
@@ -106,8 +109,9 @@ func (c *localCrew) start(ctx context.Context, p *prepared, join string, broken 
 	}
 	for i := range c.o.workers {
 		name := "w" + strconv.Itoa(i+1)
-		args := []string{"worker", "--of-train", "--join", join, "--name", name, "--threads", strconv.Itoa(threads), "--decoders", "1", "--data", p.settings.data}
-		args = append(args, c.passOn()...)
+		args := []string{"worker", "--of-train", "--join", join, "--name", name, "--threads", strconv.Itoa(threads), "--data", p.settings.data, "--val-data", p.settings.valData}
+		args = append(append(args, c.passOn()...), c.supply.passOn(threads)...)
+		args = append(args, c.o.source.passOn()...)
 		cmd := exec.CommandContext(ctx, self, args...)
 		cmd.Env = workerEnvironment()
 		// Ctrl-C on the terminal reaches the whole process group; the workers are ended in order by the coordinator instead.

@@ -27,7 +27,8 @@ type workerOptions struct {
 	gossip    string
 	advertise string
 	threads   int
-	decoders  int
+	supply    supplyFlags
+	source    sourceFlags
 	wait      time.Duration
 	patience  time.Duration // with a coordinator that is away
 	leave     time.Duration
@@ -73,7 +74,8 @@ coordinator; one that is given here must be the same there. Only --data may diff
 	f.StringVar(&o.gossip, "gossip", "", "HOST:PORT for gossip (TCP and UDP); empty: any free port on --listen's host")
 	f.StringVar(&o.advertise, "advertise", "", "host under which others reach this machine; empty: --listen's, or the only one this machine has")
 	f.IntVar(&o.threads, "threads", 0, "cores for the engine; 0: all")
-	f.IntVar(&o.decoders, "decoders", 0, "goroutines that decode and augment; 0: by the number of cores")
+	o.supply.add(f)
+	o.source.add(f)
 	f.StringVar(&o.coding, "coding", codingAuto, codingHelp)
 	f.DurationVar(&o.wait, "wait", time.Minute, "how long to try to reach the coordinator")
 	f.DurationVar(&o.patience, "coordinator-timeout", worker.DefaultConfig().CoordinatorPatience, "how long to go on, or wait, without a coordinator before giving up")
@@ -132,6 +134,7 @@ func work(ctx context.Context, o *workerOptions) error {
 	defer node.Close() // its goodbye is a courtesy
 	o.gossip = node.Addr()
 	given := o.settings.given()
+	delete(given, "val-data")
 	delete(given, "data") // each machine has it where it has it; the fingerprint is compared
 	cfg := worker.DefaultConfig()
 	cfg.Name, cfg.Version, cfg.Settings = o.name, buildVersion(), given
@@ -165,9 +168,12 @@ func (o *workerOptions) build(ctx context.Context, run string, values map[string
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	j := jobOptions{threads: o.threads, decoders: o.decoders, ringListen: o.listen, transport: o.transport, advertise: o.advertise, coding: o.coding, gossip: o.gossip, log: newLog(o.verbose, slog.LevelWarn, o.name)}
+	j := jobOptions{threads: o.threads, supply: o.supply, source: o.source, ringListen: o.listen, transport: o.transport, advertise: o.advertise, coding: o.coding, gossip: o.gossip, log: newLog(o.verbose, slog.LevelWarn, o.name)}
 	if _, given := o.settings.given()["data"]; given {
 		j.data = o.settings.data
+	}
+	if _, given := o.settings.given()["val-data"]; given {
+		j.valData = o.settings.valData
 	}
 	if j.threads == 0 {
 		j.threads = runtime.GOMAXPROCS(0)

@@ -185,10 +185,11 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 		r := b.Step
 		return coordinator.StepReport{Worker: worker, Step: r.Step, Loss: r.Loss, Images: r.Images, Correct1: r.Correct1, LR: r.LearningRate,
 			Start: time.Unix(0, r.StartUnixNanos), End: time.Unix(0, r.EndUnixNanos), Tail: time.Duration(max(0, r.RingWaitNanos)), StateHash: clip(r.StateHash),
-			Generation: r.Generation, Sequence: r.Sequence, Last: r.Last, Behind: r.Behind, Compute: time.Duration(max(0, r.ComputeNanos)), Samples: bounded(r.Samples)}
+			Generation: r.Generation, Sequence: r.Sequence, Last: r.Last, Behind: r.Behind, Compute: time.Duration(max(0, r.ComputeNanos)), Samples: bounded(r.Samples),
+			DataWait: time.Duration(max(0, r.DataWaitNanos)), Skipped: skipped(r.Skipped)}
 	case *pb.WorkerMessage_Eval:
 		r := b.Eval
-		return coordinator.EvalReport{Worker: worker, Step: r.Step, Images: r.Images, Correct1: r.Correct1, Correct5: r.Correct5, LossSum: r.LossSum}
+		return coordinator.EvalReport{Worker: worker, Step: r.Step, Images: r.Images, Correct1: r.Correct1, Correct5: r.Correct5, LossSum: r.LossSum, Skipped: skipped(r.Skipped)}
 	case *pb.WorkerMessage_Measured:
 		r := b.Measured
 		return coordinator.Measured{Worker: worker, Traffic: coordinator.Traffic{
@@ -196,7 +197,7 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 	case *pb.WorkerMessage_Aborted:
 		r := b.Aborted
 		return coordinator.Aborted{Worker: worker, Step: r.Step, Cause: causes[r.Cause], Reason: clip(r.Reason), Peer: clip(r.Peer),
-			Generation: r.Generation, Behind: r.Behind, Kept: bounded(r.Kept)}
+			Generation: r.Generation, Behind: r.Behind, Kept: bounded(r.Kept), Sample: clip(r.Sample)}
 	case *pb.WorkerMessage_StateHash:
 		return coordinator.StateHash{Worker: worker, Step: b.StateHash.Step, Hash: clip(b.StateHash.Hash)}
 	case *pb.WorkerMessage_Audit:
@@ -212,6 +213,16 @@ func event(worker string, msg *pb.WorkerMessage) coordinator.Event {
 		return coordinator.Left{Worker: worker, Reason: clip(b.Leave.GetReason())}
 	}
 	return nil
+}
+
+// maxSkipped bounds the damaged images of one report: no step or share of an evaluation has so many images.
+const maxSkipped = 1 << 16
+
+func skipped(list []*pb.Skipped) (out []coordinator.Skipped) {
+	for _, s := range list[:min(len(list), maxSkipped)] {
+		out = append(out, coordinator.Skipped{Sample: int(s.GetSample()), By: int(s.GetBy()), Name: clip(s.GetName())})
+	}
+	return out
 }
 
 func readiness(worker string, r *pb.Ready) coordinator.Ready {
@@ -236,7 +247,7 @@ func bounded[T any](list []T) []T { return list[:min(len(list), maxList)] }
 
 var causes = map[pb.Cause]coordinator.Cause{
 	pb.Cause_CAUSE_PAUSED: coordinator.CausePaused, pb.Cause_CAUSE_RING: coordinator.CauseRing,
-	pb.Cause_CAUSE_NON_FINITE: coordinator.CauseNonFinite, pb.Cause_CAUSE_LOCAL: coordinator.CauseLocal,
+	pb.Cause_CAUSE_NON_FINITE: coordinator.CauseNonFinite, pb.Cause_CAUSE_LOCAL: coordinator.CauseLocal, pb.Cause_CAUSE_DAMAGED: coordinator.CauseDamaged,
 }
 
 // clip bounds a text that came from outside.

@@ -68,7 +68,7 @@ type Config struct {
 	Offset func() time.Duration
 	// Gossip brings hints about workers' liveness; may be nil.
 	Gossip <-chan gossip.Event
-	// Progress is called after every step and when something happens. It, Evaluated, StepReported and StepObserver are called by the goroutine
+	// Progress is called after every step and when something happens. It, Evaluated, StepReported, Skipped and StepObserver are called by the goroutine
 	// that owns the machine: they must return quickly.
 	Progress func(coordinator.Progress)
 	// Evaluated is called with every complete evaluation.
@@ -77,6 +77,8 @@ type Config struct {
 	StepObserver func(coordinator.StepDone)
 	// StepReported is called with every report of a step, also of a worker's that has been reported before.
 	StepReported func(coordinator.StepReport)
+	// Skipped is called with the damaged images that a worker's report of a step or an evaluation names, likewise.
+	Skipped func([]coordinator.Skipped)
 	// Log takes what is for operators; nil discards it.
 	Log *slog.Logger
 

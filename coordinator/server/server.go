@@ -230,9 +230,7 @@ func (s *Server) feed(ctx context.Context, ev coordinator.Event) *coordinator.Fi
 	s.follow = append(s.follow, ev)
 	for len(s.follow) > 0 {
 		next := s.follow[0]
-		if r, ok := next.(coordinator.StepReport); ok && s.cfg.StepReported != nil {
-			s.cfg.StepReported(r)
-		}
+		s.overhear(next)
 		s.follow = s.follow[1:]
 		for _, action := range s.machine.Step(next) {
 			if f, ok := action.(coordinator.Finish); ok {
@@ -247,6 +245,23 @@ func (s *Server) feed(ctx context.Context, ev coordinator.Event) *coordinator.Fi
 	}
 	s.keepStanding()
 	return fin
+}
+
+// overhear tells whoever keeps books what the machine has no use for.
+func (s *Server) overhear(ev coordinator.Event) {
+	var skipped []coordinator.Skipped
+	switch r := ev.(type) {
+	case coordinator.StepReport:
+		if s.cfg.StepReported != nil {
+			s.cfg.StepReported(r)
+		}
+		skipped = r.Skipped
+	case coordinator.EvalReport:
+		skipped = r.Skipped
+	}
+	if len(skipped) > 0 && s.cfg.Skipped != nil {
+		s.cfg.Skipped(skipped)
+	}
 }
 
 func (s *Server) keepStanding() {

@@ -111,12 +111,12 @@ func StepContext(ctx context.Context, run string, step uint64) context.Context {
 	return trace.ContextWithRemoteSpanContext(ctx, StepID(run, step))
 }
 
-// RecordStep records a step's root span; tail is what of its all-reduce no computing hid.
-func (t *Telemetry) RecordStep(ctx context.Context, run string, step uint64, start, end time.Time, tail time.Duration) {
+// RecordStep records a step's root span; tail is what of its all-reduce no computing hid, dataWait the longest wait for images.
+func (t *Telemetry) RecordStep(ctx context.Context, run string, step uint64, start, end time.Time, tail, dataWait time.Duration) {
 	ctx = context.WithValue(ctx, forced{}, StepID(run, step))
 	_, sp := t.Tracer().Start(ctx, "step", trace.WithNewRoot(), trace.WithTimestamp(start),
 		trace.WithAttributes(attribute.String("lockstep.run", run), attribute.Int64("lockstep.step", int64(step)),
-			attribute.Float64("lockstep.tail_seconds", tail.Seconds())))
+			attribute.Float64("lockstep.tail_seconds", tail.Seconds()), attribute.Float64("lockstep.data_wait_seconds", dataWait.Seconds())))
 	sp.End(trace.WithTimestamp(end))
 }
 

@@ -72,7 +72,7 @@ func TestOneTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		if process == "coordinator" {
-			tele.RecordStep(ctx, "run", 7, begun, begun.Add(time.Second), time.Millisecond)
+			tele.RecordStep(ctx, "run", 7, begun, begun.Add(time.Second), time.Millisecond, time.Microsecond)
 		} else {
 			_, sp := tele.Tracer().Start(telemetry.StepContext(ctx, "run", 7), "worker step")
 			sp.End()

@@ -50,38 +50,6 @@ func TestDecodeLikeLibjpeg(t *testing.T) {
 	}
 }
 
-// TestDecodeOthers: what goes through the standard library is near the same picture, if not the same bits.
-func TestDecodeOthers(t *testing.T) {
-	var dec Decoder
-	read := func(name string) *raster.Image {
-		b, err := os.ReadFile("testdata/" + name + ".jpg")
-		if err != nil {
-			t.Fatal(err)
-		}
-		img := &raster.Image{}
-		if err := dec.Decode(img, b, Whole); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		return img
-	}
-	for _, pair := range [][2]string{{"progressive", "420"}, {"rgb", "444"}} {
-		got, want := read(pair[0]), read(pair[1])
-		if got.W != want.W || got.H != want.H {
-			t.Fatalf("%s is %dx%d", pair[0], got.W, got.H)
-		}
-		sum := 0
-		for i := range got.Pix {
-			sum += max(int(got.Pix[i])-int(want.Pix[i]), int(want.Pix[i])-int(got.Pix[i]))
-		}
-		if mean := float64(sum) / float64(len(got.Pix)); mean > 8 {
-			t.Errorf("%s differs from %s by %.1f a value", pair[0], pair[1], mean)
-		}
-	}
-	if img := read("cmyk"); img.W != 16 || img.H != 16 {
-		t.Errorf("cmyk is %dx%d", img.W, img.H)
-	}
-}
-
 // TestDecodeBounds hands over files that claim to be enormous.
 func TestDecodeBounds(t *testing.T) {
 	b, err := os.ReadFile("testdata/420.jpg")
@@ -118,7 +86,9 @@ func TestDecodeTruncated(t *testing.T) {
 	}
 }
 
-func FuzzDecode(f *testing.F) {
+// seeds adds the small files of testdata.
+func seeds(f *testing.F, add func(b []byte)) {
+	f.Helper()
 	names, err := filepath.Glob("testdata/*.jpg")
 	if err != nil || len(names) == 0 {
 		f.Fatal("no seeds", err)
@@ -128,17 +98,69 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b)
+		add(b)
 	}
+}
+
+// tooSlow tells of a file that claims a large size: legal, but slow to fuzz.
+func tooSlow(b []byte) bool {
+	var dec Decoder
+	w, h, err := dec.Size(b)
+	return err == nil && w*h > 1<<16
+}
+
+// FuzzDecode decodes with the generic kernels and the best ones: the same pixels, or an error from both.
+func FuzzDecode(f *testing.F) {
+	seeds(f, func(b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var dec Decoder
-		img := raster.Image{}
-		// A large claimed size is legal but slow to fuzz.
-		if w, h, err := dec.Size(b); err == nil && w*h > 1<<16 {
+		if tooSlow(b) {
 			return
 		}
-		if dec.Decode(&img, b, Whole) == nil && len(img.Pix) != 3*img.W*img.H {
-			t.Fatalf("%d bytes for %d x %d pixels", len(img.Pix), img.W, img.H)
+		plain, best := Decoder{k: genericKernels}, Decoder{}
+		var want, got raster.Image
+		wantErr, err := plain.Decode(&want, b, Whole), best.Decode(&got, b, Whole)
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("generic: %v, best: %v", wantErr, err)
+		}
+		if err == nil && (len(got.Pix) != 3*got.W*got.H || !bytes.Equal(got.Pix, want.Pix)) {
+			t.Fatalf("%d bytes for %d x %d pixels, or others than the generic kernels'", len(got.Pix), got.W, got.H)
+		}
+	})
+}
+
+// FuzzView decodes a region: where the whole image decodes, it has the same pixels there. The decoder was used for something else before.
+func FuzzView(f *testing.F) {
+	seeds(f, func(b []byte) { f.Add(b, uint8(1), uint16(1), uint16(2), uint16(3), uint16(4)) })
+	dirt, err := os.ReadFile("testdata/progressive.jpg")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, scale uint8, x, y, w, h uint16) {
+		if tooSlow(b) {
+			return
+		}
+		var dec, used Decoder
+		var whole, part raster.Image
+		if err := used.Decode(&part, dirt, Whole); err != nil {
+			t.Fatal(err)
+		}
+		v := View{Scale: int(scale), Region: raster.Box(int(x), int(y), int(w), int(h))}
+		wholeErr := dec.Decode(&whole, b, View{Scale: v.Scale})
+		err := used.Decode(&part, b, v)
+		if v.Region == (raster.Rect{}) {
+			v.Region = raster.Box(0, 0, whole.W, whole.H)
+		}
+		r := v.Region
+		if wholeErr != nil {
+			return // the damage may lie behind the region
+		}
+		if inside := r.W > 0 && r.H > 0 && r.X+r.W <= whole.W && r.Y+r.H <= whole.H; inside != (err == nil) {
+			t.Fatalf("region %v of %d x %d pixels: %v", r, whole.W, whole.H, err)
+		}
+		if err == nil {
+			if whole.Crop(r); !bytes.Equal(whole.Pix, part.Pix) {
+				t.Fatalf("region %v at 1/%d differs from the whole image's pixels", r, v.Scale)
+			}
 		}
 	})
 }

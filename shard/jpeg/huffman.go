@@ -2,27 +2,49 @@ package jpeg
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 )
 
-// zigzag gives the natural place (8*row + column) of the k-th coefficient (T.81, figure 5).
-var zigzag = [64]uint8{
+// zigzag gives the natural place (8*row + column) of the k-th coefficient (T.81, figure 5). Places behind the 64th repeat it, so
+// that a masked index needs no check.
+var zigzag = [128]uint8{
 	0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
 	35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 }
 
 // lookBits: codes up to this length, nearly all of them, are decoded by one look-up in a table that stays in the first-level cache.
-const lookBits = 9
+const lookBits = 10
+
+// An entry says what a prefix of the bits means. Zero: it begins a longer code, or none.
+type entry uint32
+
+const (
+	entryBits = 63 // mask of the bits to consume: the code's and the value's
+	entryMove = 6  // from this bit on, 7 bits: how far the coefficient's number moves on
+	entryMask = 16 // 15 bits: ones for the value's bits, which come last
+
+	endOfBlock = 96 // the move of an end of block: beyond what any run of zeros reaches
+)
+
+// value is the number at the end of the bits that e consumes of acc.
+func (e entry) value(acc uint64) int32 {
+	mask := int32(e >> entryMask)
+	v := int32(acc>>(-e&entryBits)) & mask
+	if 2*v < mask {
+		v -= mask // T.81, F.2.2.1
+	}
+	return v
+}
 
 // A huffman is one code table. define with the same bytes as before costs a comparison: the images of a set mostly share tables.
 type huffman struct {
-	defined bool
-	source  []byte                // what the table was made from
-	look    [1 << lookBits]uint16 // length<<8 | symbol for every code prefix; 0 where the code is longer or invalid
+	look    [1 << lookBits]entry
+	code    [1 << lookBits]uint16 // length<<8 | symbol for every code prefix; 0 where the code is longer or invalid
 	max     [17]int32             // largest code of each length, -1 for none
 	offset  [17]int32             // symbol's place minus code, of each length
 	symbols [256]uint8
+	defined bool
+	source  []byte // what the table was made from
 }
 
 // define makes the table from its 16 counts and its symbols (T.81, annex C).
@@ -32,7 +54,7 @@ func (h *huffman) define(src []byte) error {
 		return nil
 	}
 	h.defined, h.source = false, h.source[:0]
-	h.look = [1 << lookBits]uint16{}
+	h.code = [1 << lookBits]uint16{}
 	copy(h.symbols[:], src[16:])
 	code, place := int32(0), int32(0)
 	for length := 1; length <= 16; length++ {
@@ -49,7 +71,7 @@ func (h *huffman) define(src []byte) error {
 			if length <= lookBits {
 				first := code << (lookBits - length)
 				for i := range int32(1) << (lookBits - length) {
-					h.look[first+i] = uint16(length)<<8 | uint16(h.symbols[place])
+					h.code[first+i] = uint16(length)<<8 | uint16(h.symbols[place])
 				}
 			}
 			code++
@@ -57,79 +79,28 @@ func (h *huffman) define(src []byte) error {
 		}
 		code <<= 1
 	}
+	for i, c := range h.code {
+		h.look[i] = entryOf(c)
+	}
 	h.source = append(h.source, src...)
 	h.defined = true
 	return nil
 }
 
-// A bitReader reads the entropy-coded bytes of a scan, without the stuffed zeros, up to the next marker. Behind that it reads
-// zeros and counts them, so that decoding needs no check at every bit: overrun tells afterwards.
-type bitReader struct {
-	b      []byte
-	at     int
-	acc    uint64 // the next bits, from the top; below the n valid ones lie bits of the bytes that follow, or zeros
-	n      int
-	padded int // zeros put behind the end
+// entryOf works out what code c (of huffman.code) and the value behind it mean.
+func entryOf(c uint16) entry {
+	if c == 0 {
+		return 0
+	}
+	length, run, size := entry(c>>8), entry(c>>4&15), entry(c&15)
+	if size == 0 && run < 15 {
+		return length | endOfBlock<<entryMove
+	}
+	return length + size | (run+1)<<entryMove | (1<<size-1)<<entryMask // sixteen zeros have a value, of no bits
 }
 
-// fill brings the valid bits to 56 or more.
-func (r *bitReader) fill() {
-	if r.at+8 <= len(r.b) {
-		v := binary.BigEndian.Uint64(r.b[r.at:])
-		const ones, tops = 0x0101010101010101, 0x8080808080808080
-		if x := ^v; (x-ones)&^x&tops == 0 { // no byte is 0xff
-			r.acc |= v >> r.n
-			r.at += (63 - r.n) >> 3
-			r.n |= 56
-			return
-		}
-	}
-	for r.n < 56 {
-		var c byte
-		switch {
-		case r.at < len(r.b) && r.b[r.at] != 0xff:
-			c = r.b[r.at]
-			r.at++
-		case r.at+1 < len(r.b) && r.b[r.at+1] == 0:
-			c = 0xff
-			r.at += 2
-		default:
-			r.padded += 8
-		}
-		r.acc |= uint64(c) << (56 - r.n)
-		r.n += 8
-	}
-}
-
-// overrun tells whether bits behind the end have been used.
-func (r *bitReader) overrun() bool { return r.padded > r.n }
-
-// symbol decodes the next symbol, -1 for an invalid code. It needs 16 bits.
-func (r *bitReader) symbol(h *huffman) int {
-	if e := h.look[r.acc>>(64-lookBits)]; e != 0 {
-		l := int(e >> 8)
-		r.acc <<= l
-		r.n -= l
-		return int(e & 0xff)
-	}
-	for l := lookBits + 1; l <= 16; l++ {
-		code := int32(r.acc >> (64 - l))
-		if code <= h.max[l] {
-			r.acc <<= l
-			r.n -= l
-			return int(h.symbols[(h.offset[l]+code)&0xff])
-		}
-	}
-	return -1
-}
-
-// extend reads an s-bit number in the sign convention of T.81, F.2.2.1. It needs s bits, at most 15.
-func (r *bitReader) extend(s uint) int32 {
-	v := int32(r.acc >> 32 >> (32 - s))
-	r.acc <<= s
-	r.n -= int(s)
-	if v < 1<<s>>1 {
-		v -= 1<<s - 1
-	}
-	return v
+// extend gives a number of s bits its sign (T.81, F.2.2.1).
+func extend(v int32, s uint32) int32 {
+	// The mask is all ones for values of the lower half: they are the negative ones.
+	return v + ((v-1<<s>>1)>>31)&(1-1<<s)
 }

@@ -1,77 +1,90 @@
 package raster
 
 import (
-	"math"
-	"slices"
-)
+	"fmt"
 
-// resampleBits is the precision of the fixed-point weights: 8 bits of pixel and 2 of head-room are left of 32.
-const resampleBits = 32 - 8 - 2
+	"github.com/lockstep-ml/lockstep/internal/simd"
+)
 
 // A Resampler resizes with a triangle filter that widens with the scale when shrinking (antialiased bilinear), in two passes with
 // 8-bit pixels between them and fixed-point weights: the arithmetic of Pillow's Image.resize, and so of torchvision on PIL images.
+// It keeps scratch memory, so each goroutine needs its own. The zero value is ready.
 type Resampler struct {
 	horizontal, vertical weights
 	tmp                  []byte
+	edge                 [4][]byte // rows at the image's end, with what a kernel may read behind them
+	family               kernelFamily
 }
 
-// weights holds, for each output coordinate, the first input coordinate and the weights of those that follow.
-type weights struct {
-	size   int // weights kept for each output
-	first  []int32
-	count  []int32
-	values []int32
-	exact  []float64
+// kernelFamily is the family to use; its zero value is the process's choice, others are for tests.
+type kernelFamily struct {
+	forced bool
+	simd.Family
 }
 
-// compute fills in the outputs from..from+n-1 of in inputs resized to out outputs.
-func (w *weights) compute(in, out, from, n int) {
-	scale := float64(in) / float64(out)
-	filter := max(scale, 1)
-	narrow := 1 / filter
-	w.size = int(math.Ceil(filter))*2 + 1
-	w.first = slices.Grow(w.first[:0], n)[:n]
-	w.count = slices.Grow(w.count[:0], n)[:n]
-	w.values = slices.Grow(w.values[:0], n*w.size)[:n*w.size]
-	w.exact = slices.Grow(w.exact[:0], w.size)[:w.size]
-	for i := range n {
-		centre := float64((float64(from+i) + 0.5) * scale)
-		lo := max(0, int(centre-filter+0.5))
-		hi := min(in, int(centre+filter+0.5))
-		sum := 0.0
-		for j := lo; j < hi; j++ {
-			v := max(0, 1-math.Abs(float64((float64(j)-centre+0.5)*narrow)))
-			w.exact[j-lo] = v
-			sum += v
-		}
-		norm := 1 / sum
-		for j := range hi - lo {
-			w.values[i*w.size+j] = int32(float64(float64(w.exact[j]*norm)*(1<<resampleBits)) + 0.5)
-		}
-		w.first[i], w.count[i] = int32(lo), int32(hi-lo)
+func (k kernelFamily) get() simd.Family {
+	if k.forced {
+		return k.Family
+	}
+	return chosen()
+}
+
+// A Resizing asks for a window of what a box of an image becomes at another size. What lies outside the box does not reach it.
+type Resizing struct {
+	Box    Rect // in pixels of the image
+	W, H   int  // what the box becomes
+	Window Rect // the part of that which is wanted
+	// Reduction says that the pixels at hand are those of the image at 1/Reduction of its size, rounded up: one for each square of
+	// Reduction x Reduction; a power of two. 0 means 1.
+	Reduction int
+}
+
+// spans are the two directions, of which input 0 is pixel (x, y) of the image, or of its reduction.
+func (z Resizing) spans() (across, down span, x, y int) {
+	k := max(1, z.Reduction)
+	across, x = reduced(z.Box.X, z.Box.W, k, z.W)
+	down, y = reduced(z.Box.Y, z.Box.H, k, z.H)
+	return across, down, x, y
+}
+
+// Needs is the part of the image, or of its reduction, that the window is made of.
+func (z Resizing) Needs() Rect {
+	across, down, x, y := z.spans()
+	left, right := across.support(z.Window.X, z.Window.W)
+	top, bottom := down.support(z.Window.Y, z.Window.H)
+	return Box(x+left, y+top, right-left, bottom-top)
+}
+
+// Resample writes the window that z asks for to dst. Pixel (0, 0) of src is (x, y) of the image, or of its reduction; what z needs must
+// lie inside, else the caller is at fault and it panics.
+func (r *Resampler) Resample(dst, src *Image, z Resizing, x, y int) {
+	n := z.Needs()
+	if n.X < x || n.Y < y || n.X+n.W > x+src.W || n.Y+n.H > y+src.H {
+		panic(fmt.Sprintf("raster: %d x %d pixels at (%d, %d) are wanted, and %d x %d at (%d, %d) are here", n.W, n.H, n.X, n.Y, src.W, src.H, x, y))
+	}
+	across, down, x0, y0 := z.spans()
+	r.horizontal.compute(across, z.Window.X, z.Window.W, n.X-x0)
+	r.vertical.compute(down, z.Window.Y, z.Window.H, n.Y-y0)
+	dst.Resize(z.Window.W, z.Window.H)
+	from := src.from(n.X-x, n.Y-y)
+	if f := r.family.get(); f != simd.Generic {
+		r.vector(f, dst, from, n.H)
+	} else {
+		r.plain(dst, from, n.H)
 	}
 }
 
-// Resample resizes the box of src to w x h pixels and writes the given window of the result to dst. What lies outside the box does
-// not reach the result.
-func (r *Resampler) Resample(dst, src *Image, box Rect, w, h int, window Rect) {
-	r.horizontal.compute(box.W, w, window.X, window.W)
-	r.vertical.compute(box.H, h, window.Y, window.H)
-	// Rows of the box that the window needs.
-	lo := int(r.vertical.first[0])
-	last := window.H - 1
-	hi := int(r.vertical.first[last] + r.vertical.count[last])
-	stride := 3 * window.W
-	r.tmp = slices.Grow(r.tmp[:0], (hi-lo)*stride)[:(hi-lo)*stride]
-	for y := lo; y < hi; y++ {
-		start := 3 * ((box.Y+y)*src.W + box.X)
-		r.horizontal.row(r.tmp[(y-lo)*stride:(y-lo+1)*stride], src.Pix[start:start+3*box.W])
+// plain is Resample in Go, of the first rows of src.
+func (r *Resampler) plain(dst *Image, src view, rows int) {
+	stride := 3 * dst.W
+	r.tmp = resize(r.tmp, rows*stride)
+	for y := range rows {
+		r.horizontal.row(r.tmp[y*stride:(y+1)*stride], src.row(y))
 	}
-	dst.Resize(window.W, window.H)
-	for y := range window.H {
+	for y := range dst.H {
 		v := &r.vertical
 		k := v.values[y*v.size : y*v.size+int(v.count[y])]
-		column(dst.Pix[y*stride:(y+1)*stride], r.tmp[(int(v.first[y])-lo)*stride:], stride, k)
+		column(dst.Pix[y*stride:(y+1)*stride], r.tmp[int(v.first[y])*stride:], stride, k)
 	}
 }
 
@@ -106,4 +119,5 @@ func column(dst, src []byte, stride int, k []int32) {
 	}
 }
 
+// Clip8 is the nearest value of a byte.
 func Clip8(v int32) byte { return byte(min(max(v, 0), 255)) }

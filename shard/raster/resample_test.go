@@ -17,6 +17,11 @@ func pattern(w, h int) *Image {
 	return m
 }
 
+// all is the whole of an image at another size.
+func all(m *Image, w, h int) Resizing {
+	return Resizing{Box: Box(0, 0, m.W, m.H), W: w, H: h, Window: Box(0, 0, w, h)}
+}
+
 // TestResampleKnown compares with results worked out by hand for the triangle filter.
 func TestResampleKnown(t *testing.T) {
 	grey := func(w, h int, v ...byte) *Image {
@@ -40,7 +45,7 @@ func TestResampleKnown(t *testing.T) {
 	} {
 		var r Resampler
 		dst := &Image{}
-		r.Resample(dst, c.src, Rect{0, 0, c.src.W, c.src.H}, c.w, c.h, Rect{0, 0, c.w, c.h})
+		r.Resample(dst, c.src, all(c.src, c.w, c.h), 0, 0)
 		for i, want := range c.want {
 			if got := dst.Pix[3*i]; got != want {
 				t.Errorf("%dx%d to %dx%d: value %d is %d, want %d", c.src.W, c.src.H, c.w, c.h, i, got, want)
@@ -70,8 +75,8 @@ func TestResampleWindow(t *testing.T) {
 		}
 		var r Resampler
 		whole, got := &Image{}, &Image{}
-		r.Resample(whole, cut, Rect{0, 0, box.W, box.H}, w, h, Rect{0, 0, w, h})
-		r.Resample(got, src, box, w, h, win)
+		r.Resample(whole, cut, all(cut, w, h), 0, 0)
+		r.Resample(got, src, Resizing{Box: box, W: w, H: h, Window: win}, 0, 0)
 		for y := range win.H {
 			start := 3 * ((win.Y+y)*w + win.X)
 			if !slices.Equal(got.Pix[3*y*win.W:3*(y+1)*win.W], whole.Pix[start:start+3*win.W]) {

@@ -2,12 +2,8 @@ package source
 
 import (
 	"context"
-	"fmt"
-	"os"
+	"errors"
 )
-
-// Options says how files are read.
-type Options struct{}
 
 // A File is read at random. Its methods but Close may run concurrently.
 type File interface {
@@ -21,37 +17,44 @@ type File interface {
 	Close() error
 }
 
+// Versioned is a File that knows which version of the file it reads: "" for none.
+type Versioned interface{ Version() string }
+
+// An Entry is a file that a listing found.
+type Entry struct {
+	Location string // opens it
+	Name     string // below the folder that was listed, slash-separated
+	Size     int64  // bytes
+	Version  string // changes with the content; what it is made of depends on where the file lies
+}
+
 // Open opens the file at a location. What is not there matches fs.ErrNotExist.
-func Open(_ context.Context, location string, _ Options) (File, error) {
-	f, err := os.Open(location)
+func Open(ctx context.Context, location string, o Options) (File, error) {
+	opener, err := NewOpener(o)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
+	f, err := opener.Open(ctx, location)
 	if err != nil {
-		return nil, fmt.Errorf("%w (closed: %v)", err, f.Close())
+		return nil, errors.Join(err, opener.Close())
 	}
-	return &local{f: f, size: info.Size()}, nil
+	return &owning{f, opener}, nil
 }
 
-// local is a file of this machine.
-type local struct {
-	f    *os.File
-	size int64
-}
-
-func (l *local) Name() string { return l.f.Name() }
-func (l *local) Size() int64  { return l.size }
-
-func (l *local) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if err := ctx.Err(); err != nil {
+// List calls visit for every file below a folder or a bucket's prefix, in the order of their names' bytes. HTTP has no listing:
+// ErrNoListing.
+func List(ctx context.Context, location string, o Options, visit func(Entry) error) error {
+	opener, err := NewOpener(o)
+	if err != nil {
 		return err
 	}
-	n, err := l.f.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
-	return fmt.Errorf("%s: bytes %d to %d of %d: %w", l.Name(), off, off+int64(len(p)), l.size, err)
+	return errors.Join(opener.List(ctx, location, visit), opener.Close())
 }
 
-func (l *local) Close() error { return l.f.Close() }
+// owning is a file with an opener of its own.
+type owning struct {
+	File
+	opener *Opener
+}
+
+func (o *owning) Close() error { return errors.Join(o.File.Close(), o.opener.Close()) }

@@ -31,6 +31,7 @@ const (
 	Cause_CAUSE_RING        Cause = 2 // a neighbour failed or was too late
 	Cause_CAUSE_NON_FINITE  Cause = 3 // a gradient was NaN or infinite; reason names replica and parameter where known
 	Cause_CAUSE_LOCAL       Cause = 4 // data, engine or memory of this worker
+	Cause_CAUSE_DAMAGED     Cause = 5 // an image of the data set cannot be decoded here
 )
 
 // Enum value maps for Cause.
@@ -41,6 +42,7 @@ var (
 		2: "CAUSE_RING",
 		3: "CAUSE_NON_FINITE",
 		4: "CAUSE_LOCAL",
+		5: "CAUSE_DAMAGED",
 	}
 	Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
@@ -48,6 +50,7 @@ var (
 		"CAUSE_RING":        2,
 		"CAUSE_NON_FINITE":  3,
 		"CAUSE_LOCAL":       4,
+		"CAUSE_DAMAGED":     5,
 	}
 )
 
@@ -1952,7 +1955,8 @@ type StepReport struct {
 	Generation     uint64                 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
 	Sequence       uint64                 `protobuf:"varint,15,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Sums over the step's samples of four hashes of each one's index, 14 bits each: which samples were used, added up by the ring.
-	Samples       []uint32 `protobuf:"varint,16,rep,packed,name=samples,proto3" json:"samples,omitempty"`
+	Samples       []uint32   `protobuf:"varint,16,rep,packed,name=samples,proto3" json:"samples,omitempty"`
+	Skipped       []*Skipped `protobuf:"bytes,17,rep,name=skipped,proto3" json:"skipped,omitempty"` // among the images of the replicas hosted here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2099,6 +2103,74 @@ func (x *StepReport) GetSamples() []uint32 {
 	return nil
 }
 
+func (x *StepReport) GetSkipped() []*Skipped {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+// Skipped is a damaged image that was passed over.
+type Skipped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sample        uint64                 `protobuf:"varint,1,opt,name=sample,proto3" json:"sample,omitempty"` // its index in its split
+	By            int64                  `protobuf:"varint,2,opt,name=by,proto3" json:"by,omitempty"`         // the index of the one that stands in for it; -1 in an evaluation, which goes without
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`      // its path in the data set
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Skipped) Reset() {
+	*x = Skipped{}
+	mi := &file_lockstep_v1_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Skipped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Skipped) ProtoMessage() {}
+
+func (x *Skipped) ProtoReflect() protoreflect.Message {
+	mi := &file_lockstep_v1_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
+func (*Skipped) Descriptor() ([]byte, []int) {
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Skipped) GetSample() uint64 {
+	if x != nil {
+		return x.Sample
+	}
+	return 0
+}
+
+func (x *Skipped) GetBy() int64 {
+	if x != nil {
+		return x.By
+	}
+	return 0
+}
+
+func (x *Skipped) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Measured tells what a worker found of its links, and what a step sends over them.
 type Measured struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -2112,7 +2184,7 @@ type Measured struct {
 
 func (x *Measured) Reset() {
 	*x = Measured{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[25]
+	mi := &file_lockstep_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2196,7 @@ func (x *Measured) String() string {
 func (*Measured) ProtoMessage() {}
 
 func (x *Measured) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[25]
+	mi := &file_lockstep_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2209,7 @@ func (x *Measured) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Measured.ProtoReflect.Descriptor instead.
 func (*Measured) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Measured) GetHopNanos() int64 {
@@ -2177,13 +2249,14 @@ type EvalReport struct {
 	Correct1      uint64                 `protobuf:"varint,3,opt,name=correct1,proto3" json:"correct1,omitempty"`
 	Correct5      uint64                 `protobuf:"varint,4,opt,name=correct5,proto3" json:"correct5,omitempty"`
 	LossSum       int64                  `protobuf:"varint,5,opt,name=loss_sum,json=lossSum,proto3" json:"loss_sum,omitempty"`
+	Skipped       []*Skipped             `protobuf:"bytes,6,rep,name=skipped,proto3" json:"skipped,omitempty"` // in this share
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EvalReport) Reset() {
 	*x = EvalReport{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[26]
+	mi := &file_lockstep_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2268,7 @@ func (x *EvalReport) String() string {
 func (*EvalReport) ProtoMessage() {}
 
 func (x *EvalReport) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[26]
+	mi := &file_lockstep_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2281,7 @@ func (x *EvalReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvalReport.ProtoReflect.Descriptor instead.
 func (*EvalReport) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EvalReport) GetStep() uint64 {
@@ -2246,6 +2319,13 @@ func (x *EvalReport) GetLossSum() int64 {
 	return 0
 }
 
+func (x *EvalReport) GetSkipped() []*Skipped {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
 // Aborted says that a worker is out of any step and holds the state of that many committed steps.
 type Aborted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2256,13 +2336,14 @@ type Aborted struct {
 	Behind        bool                   `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"` // the state of step is not at hand
 	Generation    uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
 	Kept          []uint64               `protobuf:"varint,7,rep,packed,name=kept,proto3" json:"kept,omitempty"` // steps of the states that it could go back to (Plan.restore), ascending
+	Sample        string                 `protobuf:"bytes,8,opt,name=sample,proto3" json:"sample,omitempty"`     // the image that CAUSE_DAMAGED is about
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Aborted) Reset() {
 	*x = Aborted{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[27]
+	mi := &file_lockstep_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2355,7 @@ func (x *Aborted) String() string {
 func (*Aborted) ProtoMessage() {}
 
 func (x *Aborted) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[27]
+	mi := &file_lockstep_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2368,7 @@ func (x *Aborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
 func (*Aborted) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Aborted) GetStep() uint64 {
@@ -2339,6 +2420,13 @@ func (x *Aborted) GetKept() []uint64 {
 	return nil
 }
 
+func (x *Aborted) GetSample() string {
+	if x != nil {
+		return x.Sample
+	}
+	return ""
+}
+
 type GetStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
@@ -2348,7 +2436,7 @@ type GetStateRequest struct {
 
 func (x *GetStateRequest) Reset() {
 	*x = GetStateRequest{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[28]
+	mi := &file_lockstep_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2448,7 @@ func (x *GetStateRequest) String() string {
 func (*GetStateRequest) ProtoMessage() {}
 
 func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[28]
+	mi := &file_lockstep_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2461,7 @@ func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
 func (*GetStateRequest) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetStateRequest) GetWorker() string {
@@ -2397,7 +2485,7 @@ type StateChunk struct {
 
 func (x *StateChunk) Reset() {
 	*x = StateChunk{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[29]
+	mi := &file_lockstep_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2497,7 @@ func (x *StateChunk) String() string {
 func (*StateChunk) ProtoMessage() {}
 
 func (x *StateChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[29]
+	mi := &file_lockstep_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2510,7 @@ func (x *StateChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateChunk.ProtoReflect.Descriptor instead.
 func (*StateChunk) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StateChunk) GetHeader() *StateHeader {
@@ -2466,7 +2554,7 @@ type StateHeader struct {
 
 func (x *StateHeader) Reset() {
 	*x = StateHeader{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[30]
+	mi := &file_lockstep_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2566,7 @@ func (x *StateHeader) String() string {
 func (*StateHeader) ProtoMessage() {}
 
 func (x *StateHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[30]
+	mi := &file_lockstep_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2579,7 @@ func (x *StateHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateHeader.ProtoReflect.Descriptor instead.
 func (*StateHeader) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StateHeader) GetWorker() string {
@@ -2538,7 +2626,7 @@ type PutStateResponse struct {
 
 func (x *PutStateResponse) Reset() {
 	*x = PutStateResponse{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[31]
+	mi := &file_lockstep_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2638,7 @@ func (x *PutStateResponse) String() string {
 func (*PutStateResponse) ProtoMessage() {}
 
 func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[31]
+	mi := &file_lockstep_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2651,7 @@ func (x *PutStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStateResponse.ProtoReflect.Descriptor instead.
 func (*PutStateResponse) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutStateResponse) GetPath() string {
@@ -2581,7 +2669,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[32]
+	mi := &file_lockstep_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2681,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[32]
+	mi := &file_lockstep_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2694,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 type StatusResponse struct {
@@ -2626,7 +2714,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_lockstep_v1_control_proto_msgTypes[33]
+	mi := &file_lockstep_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +2726,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lockstep_v1_control_proto_msgTypes[33]
+	mi := &file_lockstep_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +2739,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_lockstep_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StatusResponse) GetRun() string {
@@ -2868,7 +2956,7 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\aLeaving\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x1f\n" +
 	"\x05Leave\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xf3\x03\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xa3\x04\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x12\n" +
@@ -2890,20 +2978,26 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"generation\x18\x0e \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
 	"\bsequence\x18\x0f \x01(\x04R\bsequence\x12\x18\n" +
-	"\asamples\x18\x10 \x03(\rR\asamples\"\x8a\x01\n" +
+	"\asamples\x18\x10 \x03(\rR\asamples\x12.\n" +
+	"\askipped\x18\x11 \x03(\v2\x14.lockstep.v1.SkippedR\askipped\"E\n" +
+	"\aSkipped\x12\x16\n" +
+	"\x06sample\x18\x01 \x01(\x04R\x06sample\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\x03R\x02by\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x8a\x01\n" +
 	"\bMeasured\x12\x1b\n" +
 	"\thop_nanos\x18\x01 \x01(\x03R\bhopNanos\x12(\n" +
 	"\x10bytes_per_second\x18\x02 \x01(\x01R\x0ebytesPerSecond\x12\x1d\n" +
 	"\n" +
 	"step_bytes\x18\x03 \x01(\x04R\tstepBytes\x12\x18\n" +
-	"\abuckets\x18\x04 \x01(\rR\abuckets\"\x8b\x01\n" +
+	"\abuckets\x18\x04 \x01(\rR\abuckets\"\xbb\x01\n" +
 	"\n" +
 	"EvalReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06images\x18\x02 \x01(\x04R\x06images\x12\x1a\n" +
 	"\bcorrect1\x18\x03 \x01(\x04R\bcorrect1\x12\x1a\n" +
 	"\bcorrect5\x18\x04 \x01(\x04R\bcorrect5\x12\x19\n" +
-	"\bloss_sum\x18\x05 \x01(\x03R\alossSum\"\xbf\x01\n" +
+	"\bloss_sum\x18\x05 \x01(\x03R\alossSum\x12.\n" +
+	"\askipped\x18\x06 \x03(\v2\x14.lockstep.v1.SkippedR\askipped\"\xd7\x01\n" +
 	"\aAborted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12(\n" +
 	"\x05cause\x18\x02 \x01(\x0e2\x12.lockstep.v1.CauseR\x05cause\x12\x16\n" +
@@ -2913,7 +3007,8 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x06 \x01(\x04R\n" +
 	"generation\x12\x12\n" +
-	"\x04kept\x18\a \x03(\x04R\x04kept\")\n" +
+	"\x04kept\x18\a \x03(\x04R\x04kept\x12\x16\n" +
+	"\x06sample\x18\b \x01(\tR\x06sample\")\n" +
 	"\x0fGetStateRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\"\x82\x01\n" +
 	"\n" +
@@ -2943,14 +3038,15 @@ const file_lockstep_v1_control_proto_rawDesc = "" +
 	"\x04loss\x18\x06 \x01(\x01R\x04loss\x12*\n" +
 	"\x11images_per_second\x18\a \x01(\x01R\x0fimagesPerSecond\x12\x14\n" +
 	"\x05epoch\x18\b \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05phase\x18\t \x01(\tR\x05phase*g\n" +
+	"\x05phase\x18\t \x01(\tR\x05phase*z\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCAUSE_PAUSED\x10\x01\x12\x0e\n" +
 	"\n" +
 	"CAUSE_RING\x10\x02\x12\x14\n" +
 	"\x10CAUSE_NON_FINITE\x10\x03\x12\x0f\n" +
-	"\vCAUSE_LOCAL\x10\x042\xa2\x02\n" +
+	"\vCAUSE_LOCAL\x10\x04\x12\x11\n" +
+	"\rCAUSE_DAMAGED\x10\x052\xa2\x02\n" +
 	"\aControl\x12I\n" +
 	"\x06Attach\x12\x1a.lockstep.v1.WorkerMessage\x1a\x1f.lockstep.v1.CoordinatorMessage(\x010\x01\x12C\n" +
 	"\bGetState\x12\x1c.lockstep.v1.GetStateRequest\x1a\x17.lockstep.v1.StateChunk0\x01\x12D\n" +
@@ -2972,7 +3068,7 @@ func file_lockstep_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_lockstep_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lockstep_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_lockstep_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_lockstep_v1_control_proto_goTypes = []any{
 	(Cause)(0),                 // 0: lockstep.v1.Cause
 	(*PeerStateRequest)(nil),   // 1: lockstep.v1.PeerStateRequest
@@ -3000,27 +3096,28 @@ var file_lockstep_v1_control_proto_goTypes = []any{
 	(*Leaving)(nil),            // 23: lockstep.v1.Leaving
 	(*Leave)(nil),              // 24: lockstep.v1.Leave
 	(*StepReport)(nil),         // 25: lockstep.v1.StepReport
-	(*Measured)(nil),           // 26: lockstep.v1.Measured
-	(*EvalReport)(nil),         // 27: lockstep.v1.EvalReport
-	(*Aborted)(nil),            // 28: lockstep.v1.Aborted
-	(*GetStateRequest)(nil),    // 29: lockstep.v1.GetStateRequest
-	(*StateChunk)(nil),         // 30: lockstep.v1.StateChunk
-	(*StateHeader)(nil),        // 31: lockstep.v1.StateHeader
-	(*PutStateResponse)(nil),   // 32: lockstep.v1.PutStateResponse
-	(*StatusRequest)(nil),      // 33: lockstep.v1.StatusRequest
-	(*StatusResponse)(nil),     // 34: lockstep.v1.StatusResponse
-	nil,                        // 35: lockstep.v1.Hello.SettingsEntry
-	nil,                        // 36: lockstep.v1.Welcome.SettingsEntry
+	(*Skipped)(nil),            // 26: lockstep.v1.Skipped
+	(*Measured)(nil),           // 27: lockstep.v1.Measured
+	(*EvalReport)(nil),         // 28: lockstep.v1.EvalReport
+	(*Aborted)(nil),            // 29: lockstep.v1.Aborted
+	(*GetStateRequest)(nil),    // 30: lockstep.v1.GetStateRequest
+	(*StateChunk)(nil),         // 31: lockstep.v1.StateChunk
+	(*StateHeader)(nil),        // 32: lockstep.v1.StateHeader
+	(*PutStateResponse)(nil),   // 33: lockstep.v1.PutStateResponse
+	(*StatusRequest)(nil),      // 34: lockstep.v1.StatusRequest
+	(*StatusResponse)(nil),     // 35: lockstep.v1.StatusResponse
+	nil,                        // 36: lockstep.v1.Hello.SettingsEntry
+	nil,                        // 37: lockstep.v1.Welcome.SettingsEntry
 }
 var file_lockstep_v1_control_proto_depIdxs = []int32{
 	4,  // 0: lockstep.v1.WorkerMessage.hello:type_name -> lockstep.v1.Hello
 	8,  // 1: lockstep.v1.WorkerMessage.ready:type_name -> lockstep.v1.Ready
 	25, // 2: lockstep.v1.WorkerMessage.step:type_name -> lockstep.v1.StepReport
-	27, // 3: lockstep.v1.WorkerMessage.eval:type_name -> lockstep.v1.EvalReport
-	28, // 4: lockstep.v1.WorkerMessage.aborted:type_name -> lockstep.v1.Aborted
+	28, // 3: lockstep.v1.WorkerMessage.eval:type_name -> lockstep.v1.EvalReport
+	29, // 4: lockstep.v1.WorkerMessage.aborted:type_name -> lockstep.v1.Aborted
 	19, // 5: lockstep.v1.WorkerMessage.heartbeat:type_name -> lockstep.v1.Heartbeat
 	24, // 6: lockstep.v1.WorkerMessage.leave:type_name -> lockstep.v1.Leave
-	26, // 7: lockstep.v1.WorkerMessage.measured:type_name -> lockstep.v1.Measured
+	27, // 7: lockstep.v1.WorkerMessage.measured:type_name -> lockstep.v1.Measured
 	20, // 8: lockstep.v1.WorkerMessage.state_hash:type_name -> lockstep.v1.StateHash
 	21, // 9: lockstep.v1.WorkerMessage.audit:type_name -> lockstep.v1.Audit
 	22, // 10: lockstep.v1.WorkerMessage.caught_up:type_name -> lockstep.v1.CaughtUp
@@ -3035,31 +3132,33 @@ var file_lockstep_v1_control_proto_depIdxs = []int32{
 	16, // 19: lockstep.v1.CoordinatorMessage.yield:type_name -> lockstep.v1.Yield
 	17, // 20: lockstep.v1.CoordinatorMessage.verified:type_name -> lockstep.v1.Verified
 	18, // 21: lockstep.v1.CoordinatorMessage.removed:type_name -> lockstep.v1.Removed
-	35, // 22: lockstep.v1.Hello.settings:type_name -> lockstep.v1.Hello.SettingsEntry
+	36, // 22: lockstep.v1.Hello.settings:type_name -> lockstep.v1.Hello.SettingsEntry
 	5,  // 23: lockstep.v1.Hello.standing:type_name -> lockstep.v1.Standing
 	8,  // 24: lockstep.v1.Standing.ready:type_name -> lockstep.v1.Ready
-	36, // 25: lockstep.v1.Welcome.settings:type_name -> lockstep.v1.Welcome.SettingsEntry
+	37, // 25: lockstep.v1.Welcome.settings:type_name -> lockstep.v1.Welcome.SettingsEntry
 	9,  // 26: lockstep.v1.Plan.ring:type_name -> lockstep.v1.Member
 	12, // 27: lockstep.v1.Plan.learning_rates:type_name -> lockstep.v1.LearningRate
 	11, // 28: lockstep.v1.Plan.followers:type_name -> lockstep.v1.Follower
-	0,  // 29: lockstep.v1.Aborted.cause:type_name -> lockstep.v1.Cause
-	31, // 30: lockstep.v1.StateChunk.header:type_name -> lockstep.v1.StateHeader
-	9,  // 31: lockstep.v1.StatusResponse.members:type_name -> lockstep.v1.Member
-	2,  // 32: lockstep.v1.Control.Attach:input_type -> lockstep.v1.WorkerMessage
-	29, // 33: lockstep.v1.Control.GetState:input_type -> lockstep.v1.GetStateRequest
-	30, // 34: lockstep.v1.Control.PutState:input_type -> lockstep.v1.StateChunk
-	33, // 35: lockstep.v1.Control.Status:input_type -> lockstep.v1.StatusRequest
-	1,  // 36: lockstep.v1.Peer.GetState:input_type -> lockstep.v1.PeerStateRequest
-	3,  // 37: lockstep.v1.Control.Attach:output_type -> lockstep.v1.CoordinatorMessage
-	30, // 38: lockstep.v1.Control.GetState:output_type -> lockstep.v1.StateChunk
-	32, // 39: lockstep.v1.Control.PutState:output_type -> lockstep.v1.PutStateResponse
-	34, // 40: lockstep.v1.Control.Status:output_type -> lockstep.v1.StatusResponse
-	30, // 41: lockstep.v1.Peer.GetState:output_type -> lockstep.v1.StateChunk
-	37, // [37:42] is the sub-list for method output_type
-	32, // [32:37] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	26, // 29: lockstep.v1.StepReport.skipped:type_name -> lockstep.v1.Skipped
+	26, // 30: lockstep.v1.EvalReport.skipped:type_name -> lockstep.v1.Skipped
+	0,  // 31: lockstep.v1.Aborted.cause:type_name -> lockstep.v1.Cause
+	32, // 32: lockstep.v1.StateChunk.header:type_name -> lockstep.v1.StateHeader
+	9,  // 33: lockstep.v1.StatusResponse.members:type_name -> lockstep.v1.Member
+	2,  // 34: lockstep.v1.Control.Attach:input_type -> lockstep.v1.WorkerMessage
+	30, // 35: lockstep.v1.Control.GetState:input_type -> lockstep.v1.GetStateRequest
+	31, // 36: lockstep.v1.Control.PutState:input_type -> lockstep.v1.StateChunk
+	34, // 37: lockstep.v1.Control.Status:input_type -> lockstep.v1.StatusRequest
+	1,  // 38: lockstep.v1.Peer.GetState:input_type -> lockstep.v1.PeerStateRequest
+	3,  // 39: lockstep.v1.Control.Attach:output_type -> lockstep.v1.CoordinatorMessage
+	31, // 40: lockstep.v1.Control.GetState:output_type -> lockstep.v1.StateChunk
+	33, // 41: lockstep.v1.Control.PutState:output_type -> lockstep.v1.PutStateResponse
+	35, // 42: lockstep.v1.Control.Status:output_type -> lockstep.v1.StatusResponse
+	31, // 43: lockstep.v1.Peer.GetState:output_type -> lockstep.v1.StateChunk
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_lockstep_v1_control_proto_init() }
@@ -3099,7 +3198,7 @@ func file_lockstep_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lockstep_v1_control_proto_rawDesc), len(file_lockstep_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
