@@ -28,7 +28,7 @@ type Decoder struct {
 	sums      []int16               // weighted sums of a row, with one more on either side
 	bits      bitReader
 	scan      scan
-	queue     queue
+	queue     [queues]queue
 	junk      [64]int16 // coefficients that nobody wants
 	dst       *raster.Image
 	k         *kernels
@@ -91,7 +91,10 @@ func (d *Decoder) decode(dst *raster.Image, b []byte, v View) error {
 		return errNoJPEG
 	}
 	d.reset()
-	d.queue.n, d.dst = 0, dst
+	d.dst = dst
+	for i := range d.queue {
+		d.queue[i].n = 0 // a file may have ended in an error
+	}
 	if d.k == nil {
 		d.k = chosen()
 	}

@@ -38,7 +38,7 @@ loop:
 	SHRL $const_entryMask, R15
 	ANDL R15, R14
 	MOVL CX, R13
-	ANDL $63, R13
+	ANDL $const_entryBits, R13
 	SUBQ R13, BX
 	SHRL $const_entryMove, CX
 	ANDL $127, CX

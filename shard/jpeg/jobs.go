@@ -11,19 +11,27 @@ type job struct {
 // out is the strip from the block's first sample on.
 func (j *job) out() []byte { return j.comp.pix[j.at:] }
 
-// A queue collects blocks, so that a call into assembly is worth its price, and has pairs to work on.
+// A queue collects blocks of one size, so that a call into assembly is worth its price, and has pairs to work on.
 type queue struct {
 	n    int
 	list [queueLen]job
 	coef [queueLen][64]int16 // room for coefficients that are not kept
 }
 
-// queueLen: even, for pairs; 16 blocks of 128 bytes stay in the first-level cache beside tables and samples. A call takes about a microsecond.
+// queueLen: 16 blocks of 128 bytes stay in the first-level cache beside tables and samples. A call takes about a microsecond.
 const queueLen = 16
+
+// The queues of a decoder, by the size of their blocks. A block of one sample is done at once.
+const (
+	queue8 = iota
+	queue4
+	queue2
+	queues
+)
 
 // room returns a cleared block for the next job.
 func (q *queue) room() *[64]int16 {
-	c := &q.coef[q.n]
+	c := &q.coef[q.n&(queueLen-1)]
 	*c = [64]int16{}
 	return c
 }
@@ -34,7 +42,7 @@ func (l *layer) place(by int) int { return by * l.size % l.ring * l.stride }
 // add queues the transform of a block of component c to place at, or does it at once where it is nothing but its mean. last is the place in
 // zigzag order of the last coefficient that is not zero, or a greater one.
 func (d *Decoder) add(c *component, coef *[64]int16, at, last int) error {
-	if last == 0 {
+	if last == 0 || c.size == 1 {
 		dc := int32(coef[0]) * int32(c.quant[0])
 		if dc <= -coefLimit || dc >= coefLimit {
 			return errRange
@@ -42,7 +50,7 @@ func (d *Decoder) add(c *component, coef *[64]int16, at, last int) error {
 		flat(c.pix[at:], c.stride, c.size, level(dc))
 		return nil
 	}
-	q := &d.queue
+	q := &d.queue[c.queue]
 	j := &q.list[q.n&(queueLen-1)]
 	j.coef, j.comp, j.at = coef, c, at
 	if q.n++; q.n == queueLen {
@@ -53,24 +61,24 @@ func (d *Decoder) add(c *component, coef *[64]int16, at, last int) error {
 
 // flush does what is queued.
 func (d *Decoder) flush() error {
-	q := &d.queue
-	jobs := q.list[:q.n]
-	q.n = 0
-	whole := 0
-	for i := range jobs {
-		switch j := &jobs[i]; j.comp.size {
-		case 8:
-			if whole < i {
-				jobs[whole] = *j
-			}
-			whole++
+	ok := true
+	for i := range d.queue {
+		q := &d.queue[i]
+		if q.n == 0 {
+			continue
+		}
+		jobs := q.list[:q.n]
+		q.n = 0
+		switch i {
+		case queue8:
+			ok = d.k.idct(jobs) && ok
+		case queue4:
+			ok = d.k.idct4(jobs) && ok
 		default:
-			if !reduced(j) {
-				return errRange
-			}
+			ok = idct2(jobs) && ok
 		}
 	}
-	if whole > 0 && !d.k.idct(jobs[:whole]) {
+	if !ok {
 		return errRange
 	}
 	return nil

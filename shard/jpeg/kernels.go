@@ -13,6 +13,8 @@ type kernels struct {
 	ac func(r *bitReader, h *huffman, coef *[64]int16) (last int, ok bool)
 	// idct transforms blocks of size 8. False: a coefficient was out of range, and the samples are undefined.
 	idct func(jobs []job) bool
+	// idct4 does so with blocks of size 4.
+	idct4 func(jobs []job) bool
 	// widen writes in to out, which is as long.
 	widen func(out []int16, in []byte)
 	// weigh writes 3*near + far.

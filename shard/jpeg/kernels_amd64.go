@@ -12,8 +12,8 @@ func families() []*kernels {
 }
 
 var avx2Kernels = &kernels{
-	name: "avx2", ac: bestAC(), idct: idctAVX2, widen: widenAVX2, weigh: weighAVX2, spread1: spread1AVX2, spread4: spread4AVX2,
-	mix: mixAVX2, rgb: rgbAVX2, grey: greyAVX2,
+	name: "avx2", ac: bestAC(), idct: idctAVX2, idct4: idct4AVX2, widen: widenAVX2, weigh: weighAVX2,
+	spread1: spread1AVX2, spread4: spread4AVX2, mix: mixAVX2, rgb: rgbAVX2, grey: greyAVX2,
 }
 
 // bestAC: no processor with AVX2 is known to lack BMI2, but CPUID has a bit for each.
@@ -46,18 +46,34 @@ func acBMI2(r *bitReader, h *huffman, coef *[64]int16) (last int, ok bool) {
 	}
 }
 
-// idctAVX2 works on pairs; an odd block is done twice.
 func idctAVX2(jobs []job) bool {
-	var outside uint32
+	outside := uint32(0)
 	if pairs := len(jobs) / 2; pairs > 0 {
 		outside = idctPairs_avx2(&jobs[0], pairs)
 	}
-	if len(jobs)%2 == 1 {
-		last := jobs[len(jobs)-1]
-		pair := [2]job{last, last}
-		outside |= idctPairs_avx2(&pair[0], 1)
+	if last, odd := oddOne(jobs); odd {
+		outside |= idctPairs_avx2(&last[0], 1)
 	}
 	return outside == 0
+}
+
+func idct4AVX2(jobs []job) bool {
+	outside := uint32(0)
+	if pairs := len(jobs) / 2; pairs > 0 {
+		outside = idct4Pairs_avx2(&jobs[0], pairs)
+	}
+	if last, odd := oddOne(jobs); odd {
+		outside |= idct4Pairs_avx2(&last[0], 1)
+	}
+	return outside == 0
+}
+
+// oddOne makes a pair of a job that has no other: it is done twice.
+func oddOne(jobs []job) (pair [2]job, odd bool) {
+	if odd = len(jobs)%2 == 1; odd {
+		pair = [2]job{jobs[len(jobs)-1], jobs[len(jobs)-1]}
+	}
+	return pair, odd
 }
 
 // inSteps has do work on n places in steps of width: all whole ones, then one that ends at the end and overlaps. It is false where there is

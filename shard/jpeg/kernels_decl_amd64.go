@@ -6,6 +6,9 @@ package jpeg
 func idctPairs_avx2(jobs *job, pairs int) (outside uint32)
 
 //go:noescape
+func idct4Pairs_avx2(jobs *job, pairs int) (outside uint32)
+
+//go:noescape
 func widen_avx2(out *int16, in *byte, steps int)
 
 //go:noescape

@@ -1,8 +1,8 @@
 package jpeg
 
 var genericKernels = &kernels{
-	name: "generic", ac: acGeneric, idct: idctGeneric, widen: widenGeneric, weigh: weighGeneric, spread1: spread1Generic, spread4: spread4Generic,
-	mix: mixGeneric, rgb: rgbGeneric, grey: greyGeneric,
+	name: "generic", ac: acGeneric, idct: idctGeneric, idct4: idct4Generic, widen: widenGeneric, weigh: weighGeneric,
+	spread1: spread1Generic, spread4: spread4Generic, mix: mixGeneric, rgb: rgbGeneric, grey: greyGeneric,
 }
 
 func widenGeneric(out []int16, in []byte) {

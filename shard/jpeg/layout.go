@@ -2,6 +2,7 @@ package jpeg
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"github.com/lockstep-ml/lockstep/shard/raster"
@@ -20,6 +21,7 @@ type geometry struct {
 // A layer is what decoding keeps of a component: the samples of two rows of MCUs, and which of all are wanted.
 type layer struct {
 	size           int // samples of a block's side after the inverse transform
+	queue          int // the queue for that size
 	hs, vs         int // pixels that a sample covers
 	cols, rows     int // samples of the whole component
 	method         upsampling
@@ -83,6 +85,7 @@ func (d *Decoder) planLayer(c *component) error {
 	for c.size = d.smallest; c.size < 8 && h%(2*c.h*c.size) == 0 && v%(2*c.v*c.size) == 0; {
 		c.size *= 2
 	}
+	c.queue = min(bits.LeadingZeros8(uint8(c.size))-4, queue2)
 	if h%(c.h*c.size) != 0 || v%(c.v*c.size) != 0 {
 		return oddSampling
 	}

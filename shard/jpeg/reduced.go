@@ -30,57 +30,77 @@ func halves(x0, x1, x3, x5, x7 int32) (r0, r1 int32) {
 	return x0<<(idctBits+2) + odd, x0<<(idctBits+2) - odd
 }
 
-// reduced transforms a block to fewer than 8 samples on a side. False: a coefficient was out of range.
-func reduced(j *job) bool {
-	var c [64]int32
-	outside := uint32(0)
-	for i := range c {
-		c[i] = int32(j.coef[i]) * int32(j.comp.quant[i])
-		outside |= beyond(c[i], coefLimit)
+// dequantise gives row y of a block; outside is not zero where a coefficient was out of range.
+func (j *job) dequantise(r *[8]int32, y int) (outside uint32) {
+	coef, quant := j.coef[8*y:8*y+8:8*y+8], j.comp.quant[8*y:8*y+8:8*y+8]
+	for x := range r {
+		r[x] = int32(coef[x]) * int32(quant[x])
+		outside |= beyond(r[x], coefLimit)
 	}
-	if outside != 0 {
-		return false
-	}
-	out, stride := j.out(), j.comp.stride
-	switch j.comp.size {
-	case 4:
-		toQuarter(out, stride, &c)
-	case 2:
-		toHalf(out, stride, &c)
-	default:
-		out[0] = level(c[0])
+	return outside
+}
+
+// idct4Generic transforms blocks to 4 x 4 samples. False: one was out of range.
+func idct4Generic(jobs []job) bool {
+	for i := range jobs {
+		if !quarterBlock(&jobs[i]) {
+			return false
+		}
 	}
 	return true
 }
 
-// toQuarter writes 4 x 4 samples.
-func toQuarter(out []byte, stride int, c *[64]int32) {
+func quarterBlock(j *job) bool {
 	const half1, shift1 = 1 << (idctBits - passBits), idctBits - passBits + 1
+	var c [8][8]int32
+	outside := uint32(0)
+	for _, y := range [7]int{0, 1, 2, 3, 5, 6, 7} {
+		outside |= j.dequantise(&c[y], y)
+	}
 	for x := range 8 {
-		r0, r1, r2, r3 := quarters(c[x], c[8+x], c[16+x], c[24+x], c[40+x], c[48+x], c[56+x])
-		c[x], c[8+x], c[16+x], c[24+x] = (r0+half1)>>shift1, (r1+half1)>>shift1, (r2+half1)>>shift1, (r3+half1)>>shift1
+		r0, r1, r2, r3 := quarters(c[0][x], c[1][x], c[2][x], c[3][x], c[5][x], c[6][x], c[7][x])
+		c[0][x], c[1][x], c[2][x], c[3][x] = (r0+half1)>>shift1, (r1+half1)>>shift1, (r2+half1)>>shift1, (r3+half1)>>shift1
+		outside |= beyond(c[0][x], middleLimit) | beyond(c[1][x], middleLimit) | beyond(c[2][x], middleLimit) | beyond(c[3][x], middleLimit)
 	}
 	const shift2 = idctBits + passBits + 4
 	const half2 = 1<<(shift2-1) + 128<<shift2
+	out := j.out()
 	for y := range 4 {
-		r, o := c[8*y:8*y+8:8*y+8], out[y*stride:][:4:4]
+		r, o := &c[y], out[y*j.comp.stride:][:4:4]
 		r0, r1, r2, r3 := quarters(r[0], r[1], r[2], r[3], r[5], r[6], r[7])
 		o[0], o[1], o[2], o[3] = clip((r0+half2)>>shift2), clip((r1+half2)>>shift2), clip((r2+half2)>>shift2), clip((r3+half2)>>shift2)
 	}
+	return outside == 0
 }
 
-// toHalf writes 2 x 2 samples.
-func toHalf(out []byte, stride int, c *[64]int32) {
+// idct2 transforms blocks to 2 x 2 samples. False: one was out of range.
+func idct2(jobs []job) bool {
+	for i := range jobs {
+		if !halfBlock(&jobs[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func halfBlock(j *job) bool {
 	const half1, shift1 = 1 << (idctBits - passBits + 1), idctBits - passBits + 2
+	var c [8][8]int32
+	outside := uint32(0)
+	for _, y := range [5]int{0, 1, 3, 5, 7} {
+		outside |= j.dequantise(&c[y], y)
+	}
 	for _, x := range [5]int{0, 1, 3, 5, 7} {
-		r0, r1 := halves(c[x], c[8+x], c[24+x], c[40+x], c[56+x])
-		c[x], c[8+x] = (r0+half1)>>shift1, (r1+half1)>>shift1
+		r0, r1 := halves(c[0][x], c[1][x], c[3][x], c[5][x], c[7][x])
+		c[0][x], c[1][x] = (r0+half1)>>shift1, (r1+half1)>>shift1
 	}
 	const shift2 = idctBits + passBits + 5
 	const half2 = 1<<(shift2-1) + 128<<shift2
+	out := j.out()
 	for y := range 2 {
-		r, o := c[8*y:8*y+8:8*y+8], out[y*stride:][:2:2]
+		r, o := &c[y], out[y*j.comp.stride:][:2:2]
 		r0, r1 := halves(r[0], r[1], r[3], r[5], r[7])
 		o[0], o[1] = clip((r0+half2)>>shift2), clip((r1+half2)>>shift2)
 	}
+	return outside == 0
 }

@@ -218,7 +218,7 @@ func (d *Decoder) streamMCU(mx int) error {
 			}
 			continue
 		}
-		coef := d.queue.room()
+		coef := d.queue[c.queue].room()
 		last, err := d.block(u, pred, coef)
 		if err == nil {
 			err = d.add(c, coef, u.at+mx*c.h*c.size, last)

@@ -26,10 +26,10 @@ func (r rows) free() (out []int) {
 	return out
 }
 
-// idct transforms pairs of blocks: one in the lower half of every register, one in the upper. Values are 16 bits wide, products and sums 32.
-// The bounds that the generic form checks (coefLimit, middleLimit) are those that keep these widths exact.
-func idct(g *gen) {
-	g.fn("idctPairs_avx2", "jobs *job, pairs int) (outside uint32)", 8*32, 20)
+// pairs writes a function that transforms pairs of blocks: one in the lower half of every register, one in the upper. Values are 16 bits wide,
+// products and sums 32. The bounds that the generic form checks (coefLimit, middleLimit) are those that keep these widths exact.
+func pairs(g *gen, name string, frame int, rowsUsed []int, body func()) {
+	g.fn(name, "jobs *job, pairs int) (outside uint32)", frame, 20)
 	g.p("MOVQ jobs+0(FP), AX")
 	g.p("MOVQ pairs+8(FP), CX")
 	g.op("VPXOR", y(15), y(15), y(15))
@@ -40,19 +40,10 @@ func idct(g *gen) {
 	g.p("MOVQ (job__size+job_coef)(AX), R8")
 	g.p("MOVQ (job__size+job_comp)(AX), R9")
 	g.p("MOVQ component_quant(R9), R9")
-	r := rows{0, 1, 2, 3, 4, 5, 6, 7}
-	for _, row := range r {
+	for _, row := range rowsUsed {
 		dequantise(g, row)
 	}
-	r = transform(g, r, "first", 1<<10, 11)
-	t := r.free()[0]
-	for _, row := range r {
-		g.op("VPABSW", y(t), y(row))
-		g.op("VPAND", y(t), y(t), g.words("middle", 0xc000)) // middleLimit and beyond
-		g.op("VPOR", y(15), y(15), y(t))
-	}
-	r = transform(g, transpose(g, r), "second", 1<<17+128<<18, 18)
-	store(g, r)
+	body()
 	g.p("ADDQ $(2*job__size), AX")
 	g.p("DECQ CX")
 	g.p("JNZ loop")
@@ -61,6 +52,26 @@ func idct(g *gen) {
 	g.p("SETNE AL")
 	g.p("MOVL AX, outside+16(FP)")
 	g.ret()
+}
+
+func idct(g *gen) {
+	r := rows{0, 1, 2, 3, 4, 5, 6, 7}
+	pairs(g, "idctPairs_avx2", 8*32, r[:], func() {
+		r := transform(g, r, "first", 1<<10, 11)
+		checkMiddle(g, r[:], r.free()[0])
+		r = transform(g, transpose(g, r), "second", 1<<17+128<<18, 18)
+		store(g, r)
+	})
+	idct4(g)
+}
+
+// checkMiddle notes values between the passes that are out of range. t is a free register.
+func checkMiddle(g *gen, r []int, t int) {
+	for _, row := range r {
+		g.op("VPABSW", y(t), y(row))
+		g.op("VPAND", y(t), y(t), g.words("middle", 0xc000)) // middleLimit and beyond
+		g.op("VPOR", y(15), y(15), y(t))
+	}
 }
 
 // dequantise loads a row of both blocks into register row, times the table's entries: as magnitudes, so that what leaves 12 bits is seen.
@@ -179,6 +190,14 @@ func transpose(g *gen, r rows) rows {
 	return out
 }
 
+// outOf has DI point to where one block of the pair goes, and DX hold the distance to the next row.
+func outOf(g *gen, block int) {
+	g.p("MOVQ (%d*job__size+job_comp)(AX), DX", block)
+	g.p("MOVQ (component_layer+layer_pix)(DX), DI")
+	g.p("MOVQ (component_layer+layer_stride)(DX), DX")
+	g.p("ADDQ (%d*job__size+job_at)(AX), DI", block)
+}
+
 // store writes columns of samples as rows of bytes.
 func store(g *gen, c rows) {
 	f := c.free()[0]
@@ -194,10 +213,7 @@ func store(g *gen, c rows) {
 	out[0], out[1], f = interleave(g, "DQ", b[0], b[2], f) // rows 0 1, 2 3
 	out[2], out[3], f = interleave(g, "DQ", b[1], b[3], f)
 	for block := range 2 {
-		g.p("MOVQ (%d*job__size+job_comp)(AX), DX", block)
-		g.p("MOVQ (component_layer+layer_pix)(DX), DI")
-		g.p("MOVQ (component_layer+layer_stride)(DX), DX")
-		g.p("ADDQ (%d*job__size+job_at)(AX), DI", block)
+		outOf(g, block)
 		for i, v := range out {
 			if block == 1 {
 				g.p("VEXTRACTI128 $1, Y%d, X%d", v, v)
