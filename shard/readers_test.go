@@ -102,7 +102,7 @@ func TestWebDataset(t *testing.T) {
 	if got := open(t, Options{Path: dir, ClassNames: classes}).Classes(); !slices.Equal(got, classes) {
 		t.Errorf("classes %v", got)
 	}
-	wantError(t, Options{Path: dir, ClassNames: classes[:3]}, ErrFormat, "s0003.jpg has class 3 of 3")
+	wantError(t, Options{Path: dir, ClassNames: classes[:3]}, ErrFormat, "s0003.jpg (byte ", "has class 3 of 3")
 	// One shard alone, plain and packed.
 	b := tarBytes(t, wdFiles(t, 0, 4))
 	for _, b := range [][]byte{b, gzipBytes(t, b), zstdBytes(t, b)} {
@@ -128,9 +128,10 @@ func TestWebDatasetErrors(t *testing.T) {
 	wantError(t, with(file{"x.jpg", img}, file{"x.json", []byte(`{"labels": 3}`)}), ErrFormat, "neither")
 	wantError(t, with(file{"x.jpg", img}, file{"x.json", []byte(`{`)}), ErrFormat, "x.json")
 	wantError(t, with(file{"x.jpg", img}), ErrFormat, "x.jpg", "no label: want x.cls or x.json")
-	wantError(t, with(file{"x.cls", []byte("1")}), ErrFormat, "x.cls has a label but no image")
+	wantError(t, with(file{"x.cls", []byte("1")}), ErrFormat, "x.cls (byte ", "has a label but no image")
 	wantError(t, with(file{"x.jpg", img}, file{"x.png", img}, file{"x.cls", []byte("1")}), ErrFormat, "x.jpg and x.png", "one sample")
 	wantError(t, with(file{"x.cls", []byte("1")}, file{"x.cls", []byte("1")}, file{"x.jpg", img}), ErrFormat, "x.cls and x.cls")
+	wantError(t, with(good[:2]...), ErrFormat, "s0000.jpg occurs twice")
 	dir := t.TempDir()
 	wdShards(t, dir, "a", 0)
 	if err := os.WriteFile(dir+"/a-001.tar", gzipBytes(t, tarBytes(t, good)), 0o644); err != nil {
