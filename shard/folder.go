@@ -74,7 +74,7 @@ func openPath(ctx context.Context, o Options, guess bool) (*tree, error) {
 	}
 	f, err := o.opener.Open(ctx, o.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if canList(o.Path) {
+		if source.Lists(o.Path) {
 			return openFolder(ctx, o, o.Path)
 		}
 		return nil, fmt.Errorf("%s: %w: %s", source.Clean(o.Path), ErrNoData, accepted)
@@ -93,9 +93,4 @@ func openPath(ctx context.Context, o Options, guess bool) (*tree, error) {
 func pathOf(location string) string {
 	p, _, _ := strings.Cut(location, "?")
 	return p
-}
-
-// canList says whether a location that is no file may be a prefix in a bucket.
-func canList(location string) bool {
-	return strings.HasPrefix(location, "s3://") || strings.HasPrefix(location, "gs://")
 }

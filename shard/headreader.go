@@ -81,6 +81,6 @@ func (r *headReader) Seek(offset int64, whence int) (int64, error) {
 		return 0, errors.New("headReader: seeks forward only")
 	}
 	r.pos += min(offset, max(r.end-r.pos, 0))
-	r.skip += offset
+	r.skip = offset
 	return r.pos, nil
 }

@@ -1,9 +1,13 @@
 package shard
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"path"
+	"slices"
+	"strings"
 )
 
 // A sample is one labelled image: where its bytes are, and what it is called. With 32 bytes, and the 20 of its name in the index, the
@@ -37,6 +41,7 @@ func (x *index) add(name string, s sample) error {
 		if x.dirOf == nil {
 			x.dirOf = map[string]uint32{}
 		}
+		dir = strings.Clone(dir) // a part of it would keep all the names alive that it lies among
 		x.dirOf[dir] = n
 		x.dirs = append(x.dirs, dir)
 	}
@@ -51,12 +56,50 @@ func (x *index) add(name string, s sample) error {
 
 // name is the full name of sample i.
 func (x *index) name(i int) string {
+	return x.dirs[x.samples[i].dir] + string(x.base(i))
+}
+
+// base is what follows the folder in the name of sample i.
+func (x *index) base(i int) []byte {
 	end := len(x.names)
 	if i+1 < len(x.samples) {
 		end = int(x.samples[i+1].base)
 	}
-	return x.dirs[x.samples[i].dir] + string(x.names[x.samples[i].base:end])
+	return x.names[x.samples[i].base:end]
 }
 
-// done drops what only building needs.
-func (x *index) done() { x.dirOf = nil }
+// twice finds a name that two samples have. Names mostly rise; only where they do not, they are sorted.
+func (x *index) twice() (string, bool) {
+	order := make([]int32, len(x.samples))
+	rising := true
+	for i := range order {
+		order[i] = int32(i)
+		rising = rising && (i == 0 || x.compare(int32(i-1), int32(i)) < 0)
+	}
+	if rising {
+		return "", false
+	}
+	slices.SortFunc(order, x.compare)
+	for k := 1; k < len(order); k++ {
+		if x.compare(order[k-1], order[k]) == 0 {
+			return x.name(int(order[k])), true
+		}
+	}
+	return "", false
+}
+
+// compare orders names by folder and then by what follows.
+func (x *index) compare(i, j int32) int {
+	a, b := &x.samples[i], &x.samples[j]
+	if a.dir != b.dir {
+		return cmp.Compare(a.dir, b.dir)
+	}
+	return bytes.Compare(x.base(int(i)), x.base(int(j)))
+}
+
+// done drops what only building needs, and the room to grow.
+func (x *index) done() {
+	x.dirOf = nil
+	x.samples = append(make([]sample, 0, len(x.samples)), x.samples...)
+	x.names = append(make([]byte, 0, len(x.names)), x.names...)
+}

@@ -34,45 +34,42 @@ func openPattern(ctx context.Context, o Options) (*tree, error) {
 // tell of splits. Of other splits train's too are read where labels number the classes of train.
 func openShardsBelow(ctx context.Context, o Options, root string, names []string) (*tree, error) {
 	slices.Sort(names)
-	splits := make([]string, len(names))
 	var found []string
-	for i, n := range names {
-		splits[i] = splitOf(n)
-		if splits[i] != "" && !slices.Contains(found, splits[i]) {
-			found = append(found, splits[i])
+	for _, n := range names {
+		if s := splitOf(n); s != "" && !slices.Contains(found, s) {
+			found = append(found, s)
 		}
 	}
 	slices.Sort(found)
-	what := source.Clean(root)
-	want := ""
+	what, want := source.Clean(root), ""
 	if len(found) > 0 {
 		var err error
 		if want, err = pickSplit(what, found, o.Split); err != nil {
 			return nil, err
 		}
 	}
-	locations := func(wanted func(split string) bool) (where, of []string) {
-		for i, n := range names {
-			if wanted(splits[i]) {
-				where, of = append(where, source.Join(root, n)), append(of, splits[i])
+	some := func(wanted func(split string) bool) (*tree, error) {
+		var where, of []string
+		for _, n := range names {
+			if s := splitOf(n); wanted(s) {
+				where, of = append(where, source.Join(root, n)), append(of, s)
 			}
 		}
-		return where, of
+		t, err := openShards(ctx, o, what, where, of)
+		if err == nil {
+			t.split = want
+		}
+		return t, err
 	}
-	where, of := locations(func(s string) bool { return want == "*" || s == want })
-	t, err := openShards(ctx, o, what, where, of)
-	if err == nil {
-		t.split = want
-	}
-	if err != nil || t.labelled() || o.ClassNames != nil || want == "" || want == "train" || want == "*" || !slices.Contains(found, "train") {
+	t, err := some(func(s string) bool { return s == want || want == "*" })
+	if err != nil || t.labelled() || o.ClassNames != nil || canonicalSplit(want) != "test" || !slices.Contains(found, "train") {
 		return t, err
 	}
 	// Class folders without train's would be numbered by what this split happens to have.
-	where, of = locations(func(s string) bool { return s == want || s == "train" })
 	if err := t.store.Close(); err != nil {
 		return nil, err
 	}
-	return openShards(ctx, o, what, where, of)
+	return some(func(s string) bool { return s == want || s == "train" })
 }
 
 // splitOf reads a split out of a shard's path: a folder train, a name imagenet1k-validation-07.tar.

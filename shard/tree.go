@@ -140,6 +140,7 @@ func (p *placing) add(m *member, split int8, class string, rest int) {
 	n, ok := p.numbers[class]
 	if !ok {
 		n = int32(len(p.classes))
+		class = strings.Clone(class) // as in index.add
 		p.numbers[class] = n
 		p.classes = append(p.classes, class)
 	}

@@ -75,37 +75,47 @@ func (t *tree) webDataset(ctx context.Context, o Options) (*Dataset, error) {
 	ds := &Dataset{classes: o.ClassNames, hashed: t.hashed}
 	top := int32(-1)
 	err := t.groups(func(s wdSample) error {
-		if s.image < 0 && s.cls < 0 {
-			return nil // a .json of its own describes the set
-		}
-		if s.image < 0 {
-			return fmt.Errorf("%s: %w: %s has a label but no image", t.nameOf(&t.members[s.cls]), ErrFormat, t.members[s.cls].name)
-		}
-		m := &t.members[s.image]
-		if m.leftOut {
-			return errLeftOut
-		}
-		label, err := t.labelOf(ctx, s)
-		if err != nil {
-			return err
-		}
-		if o.ClassNames != nil && int(label) >= len(o.ClassNames) {
-			return fmt.Errorf("%s: %w: %s has class %d of %d", t.nameOf(m), ErrFormat, m.name, label, len(o.ClassNames))
-		}
+		label, err := t.addSample(ctx, o, ds, s)
 		top = max(top, label)
-		name := m.name
-		if t.files != nil {
-			name = t.files[m.file] + "/" + name
-		}
-		return t.addTo(ds, name, m, label)
+		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	if name, twice := ds.twice(); twice {
+		return nil, fmt.Errorf("%s: %w: %s occurs twice; give each sample a name of its own", t.what, ErrFormat, name)
 	}
 	for k := int32(len(ds.classes)); o.ClassNames == nil && k <= top; k++ {
 		ds.classes = append(ds.classes, strconv.Itoa(int(k)))
 	}
 	return ds, nil
+}
+
+// addSample gives the label of what it adds, -1 where that is nothing.
+func (t *tree) addSample(ctx context.Context, o Options, ds *Dataset, s wdSample) (int32, error) {
+	if s.image < 0 && s.cls < 0 {
+		return -1, nil // a .json of its own describes the set
+	}
+	if s.image < 0 {
+		m := &t.members[s.cls]
+		return 0, fmt.Errorf("%s: %w: %s (byte %d) has a label but no image", t.nameOf(m), ErrFormat, m.name, m.offset)
+	}
+	m := &t.members[s.image]
+	if m.leftOut {
+		return 0, errLeftOut
+	}
+	label, err := t.labelOf(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	if o.ClassNames != nil && int(label) >= len(o.ClassNames) {
+		return 0, fmt.Errorf("%s: %w: %s (byte %d) has class %d of %d", t.nameOf(m), ErrFormat, m.name, m.offset, label, len(o.ClassNames))
+	}
+	name := m.name
+	if t.files != nil {
+		name = t.files[m.file] + "/" + name
+	}
+	return label, t.addTo(ds, name, m, label)
 }
 
 // labelOf gives the label beside an image, or says why there is none.

@@ -25,6 +25,12 @@ func Remote(location string) bool {
 	return s != "" && s != "file"
 }
 
+// Lists says whether a location that is no file may be a prefix in a bucket.
+func Lists(location string) bool {
+	s := scheme(location)
+	return s == "s3" || s == "gs"
+}
+
 // Base is the last element of a location, without a URL's parameters.
 func Base(location string) string {
 	if scheme(location) == "" {
