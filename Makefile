@@ -1,5 +1,5 @@
 # Targets beyond README's two commands. `make help` lists them.
-.PHONY: help build image test race generic cross lint generate soak fuzz bench bench-net jaeger-check
+.PHONY: help build image test race generic cross lint generate soak data-soak fuzz bench bench-net jaeger-check
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -40,6 +40,9 @@ soak: ## 200 faults of every kind, in runs of real processes, and the bits and s
 	@test "$$(id -u)" = 0 || echo "not root: faults of links and disk are left out; sudo make soak has them"
 	.ci/chaos 20
 	.ci/soak full
+
+data-soak: ## resnet18 on 4,000 photographs, from a file and from an S3 server that errs, killed and resumed; a quarter of an hour, needs ../shared
+	LOCKSTEP_DATA_SOAK=1 go test -count=1 -timeout 3h -v -run '^TestDataSoak$$' ./cmd/lockstep
 
 bench: ## the engine on this machine
 	go run ./cmd/lockstep bench engine

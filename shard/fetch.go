@@ -236,20 +236,34 @@ func (p *prefetcher) unref(s *slab) {
 	}
 }
 
-// overdue gives the error of the batch's read that has been under way for too long, of several the oldest; nil and the time until the
-// next could be without one. Callers hold mu. A read of a local file cannot be broken off, which is why its fetcher is not waited for.
-func (p *prefetcher) overdue(q *pending) (error, time.Duration) {
-	left := p.Stall
-	var worst *want
-	for r := range p.inFlight { // any order: the oldest is wanted, and of equals any will do
-		for i := range r.wants {
-			if rest := p.Stall - time.Since(r.started); r.wants[i].q == q && rest < left {
-				left, worst = rest, &r.wants[i]
-			}
+// overdue gives the error of the batch's read that has been under way for too long, of several the oldest; without one, the time until
+// there could be. Callers hold mu. A read of a local file cannot be broken off, which is why its fetcher is not waited for; when such
+// reads hold all fetchers, they are what the batch waits for.
+func (p *prefetcher) overdue(q *pending) (time.Duration, error) {
+	worst, started := p.oldest(func(r *read) bool { return r.holds(q) })
+	if worst == nil && slices.ContainsFunc(p.reads, func(r *read) bool { return r.holds(q) }) {
+		worst, started = p.oldest(func(*read) bool { return true })
+	}
+	if worst == nil {
+		return p.Stall, nil
+	}
+	if left := p.Stall - time.Since(started); left > 0 {
+		return left, nil
+	}
+	return time.Millisecond, p.placed(errStalled, worst.wants[0])
+}
+
+// oldest finds the read under way that began first. Callers hold mu.
+func (p *prefetcher) oldest(is func(*read) bool) (worst *read, started time.Time) {
+	for r := range p.inFlight { // any order: of equals any will do
+		if is(r) && (worst == nil || r.started.Before(started)) {
+			worst, started = r, r.started
 		}
 	}
-	if worst == nil || left > 0 {
-		return nil, max(left, time.Millisecond)
-	}
-	return p.placed(errStalled, *worst), 0
+	return worst, started
+}
+
+// holds says whether one of the batch's images is part of the read.
+func (r *read) holds(q *pending) bool {
+	return slices.ContainsFunc(r.wants, func(w want) bool { return w.q == q })
 }

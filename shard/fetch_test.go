@@ -228,14 +228,16 @@ func TestStall(t *testing.T) {
 	ds.store = &faultyStore{store: ds.store, before: func(string) error { <-release; return nil }}
 	l := supplied(t, ds, Plan{Images: 12, GlobalBatch: 4, Replicas: 1}, Supply{Stall: 20 * time.Millisecond})
 	t.Cleanup(sync.OnceFunc(func() { close(release) })) // before the loader is closed
-	_, err := l.Next(limit(t), 7, []int{0})
-	var stall *StallError
-	if !errors.As(err, &stall) || stall.Archive != path || stall.Size == 0 {
-		t.Fatalf("error %v, want a StallError", err)
-	}
-	for _, part := range []string{path, stall.Member, "20ms", "step 7", "--data-timeout"} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q does not say %q", err, part)
+	for _, step := range []uint64{7, 20} { // the second finds no fetcher free
+		_, err := l.Next(limit(t), step, []int{0})
+		var stall *StallError
+		if !errors.As(err, &stall) || stall.Archive != path || stall.Size == 0 {
+			t.Fatalf("error %v, want a StallError", err)
+		}
+		for _, part := range []string{path, stall.Member, "20ms", fmt.Sprint("step ", step), "--data-timeout"} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("error %q does not say %q", err, part)
+			}
 		}
 	}
 }

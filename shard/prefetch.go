@@ -250,12 +250,12 @@ func (p *prefetcher) wait(ctx context.Context, q *pending) error {
 		case <-timer.C:
 		}
 		p.mu.Lock()
-		err, left := p.overdue(q)
+		left, err := p.overdue(q)
 		if err != nil {
 			p.fail(q, err)
 		}
 		p.mu.Unlock()
-		timer.Reset(left)
+		timer.Reset(left) // also after an error: done may wait for a decoder
 	}
 }
 

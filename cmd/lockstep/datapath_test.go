@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,31 +19,42 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 )
 
-// epochSteps is how many steps an epoch of these runs has: 60 images, 4 a step.
-const epochSteps = 15
+// A pathRun is a run that is about its data. It ends in its second epoch.
+type pathRun struct {
+	arch              string
+	resolution, batch int
+	images            int
+	checkpointEvery   int
+	patience          time.Duration
+}
 
-// tiny is a network for tests that are about something else.
-const tiny = "cifar-resnet8"
+// tiny is for tests that are about something else than the network: 15 steps an epoch.
+var tiny = pathRun{"cifar-resnet8", 32, 4, 60, 3, patience}
 
-// pathRun are the arguments of a run on images of 32x32, long enough to end in its second epoch.
-func pathRun(arch, data, out string, workers int, more ...string) []string {
-	return append([]string{"train", "--json", "--arch", arch, "--resolution", "32", "--batch", "4", "--replica-batch", "2", "--lr", "0.01",
-		"--eval-every", "0", "--data", data, "--out", out, "--steps", strconv.Itoa(epochSteps + 2), "--workers", strconv.Itoa(workers), "--keep", "1"}, more...)
+func (r pathRun) epoch() int { return r.images / r.batch }
+func (r pathRun) steps() int { return r.epoch() + 2 }
+
+func (r pathRun) args(data, out string, workers int, more ...string) []string {
+	return append([]string{"train", "--json", "--arch", r.arch, "--resolution", strconv.Itoa(r.resolution), "--batch", strconv.Itoa(r.batch),
+		"--replica-batch", strconv.Itoa(r.batch / 2), "--lr", "0.01", "--eval-every", "0", "--data", data, "--out", out,
+		"--steps", strconv.Itoa(r.steps()), "--workers", strconv.Itoa(workers), "--keep", "1"}, more...)
 }
 
 // killedTwice kills everything of a run twice within its first epoch, goes on each time with other workers, and compares weights and
 // samples with those of a run on files of this machine that nothing happened to.
-func killedTwice(t *testing.T, arch, local, data string, settings []string) {
+func (r pathRun) killedTwice(t *testing.T, local, data string, settings []string) {
+	t.Helper()
 	dir := t.TempDir()
-	want := lockstep(t, 0, pathRun(arch, local, filepath.Join(dir, "undisturbed"), 1)...).report().Hash
+	want := begin(t, nil, r.args(local, filepath.Join(dir, "undisturbed"), 1)...).waitFor(0, r.patience).report().Hash
 	out := filepath.Join(dir, "run")
 	for k, workers := range []int{2, 3} {
-		args := pathRun(arch, data, out, workers, "--checkpoint-every", "3")
+		args := r.args(data, out, workers, "--checkpoint-every", strconv.Itoa(r.checkpointEvery))
 		if k > 0 {
 			args = append(args, "--resume")
 		}
 		p := begin(t, settings, args...)
-		p.line(fmt.Sprintf("checkpoint of step %d written", 3+3*k))
+		at := (1 + k) * r.checkpointEvery
+		p.lineWithin(fmt.Sprintf("checkpoint of step %d written", at), r.patience)
 		crew := children(t, p)
 		p.signal(syscall.SIGKILL)
 		for _, pid := range crew {
@@ -50,17 +62,17 @@ func killedTwice(t *testing.T, arch, local, data string, settings []string) {
 			gone(t, pid)
 		}
 		p.wait(-1)
-		if at := kept(t, out); at < uint64(3+3*k) || at >= epochSteps {
-			t.Fatalf("killed with a checkpoint of step %d, want one within the epoch", at)
+		if got := kept(t, out); got < uint64(at) || got >= uint64(r.epoch()) {
+			t.Fatalf("killed with a checkpoint of step %d, want one within the epoch of %d steps", got, r.epoch())
 		}
 	}
-	r := begin(t, settings, pathRun(arch, data, out, 2, "--resume")...).wait(0).report()
-	if r.Hash != want || r.Step != epochSteps+2 {
-		t.Errorf("killed twice: step %d, hash %s, want %s", r.Step, r.Hash, want)
+	end := begin(t, settings, r.args(data, out, 2, "--resume")...).waitFor(0, r.patience).report()
+	if end.Hash != want || end.Step != uint64(r.steps()) {
+		t.Errorf("killed twice: step %d, hash %s, want %s", end.Step, end.Hash, want)
 	}
 	var used ledgerReport
 	begin(t, settings, "data", "ledger", "--json", out).wait(0).lastLine(&used)
-	if used.First != 1 || used.Last != epochSteps+2 || used.Images != 60 {
+	if used.First != 1 || used.Last != uint64(r.steps()) || used.Images != r.images {
 		t.Errorf("the ledger proves %+v", used)
 	}
 }
@@ -70,11 +82,11 @@ func TestKilledWithinAnEpoch(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "images.tar")
 	archive(t, data, func(_ string, b []byte) []byte { return b })
-	arch := "resnet18"
-	if testing.Short() {
-		arch = tiny
+	r := tiny
+	if !testing.Short() {
+		r.arch = "resnet18"
 	}
-	killedTwice(t, arch, data, data, nil)
+	r.killedTwice(t, data, data, nil)
 }
 
 // badS3 serves an object as S3 does, and spoils every third request: with an error, a connection that breaks, an answer that ends early or comes
@@ -91,7 +103,7 @@ func (s *badS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch kind := s.spoilt.Add(1); {
-	case kind == 5:
+	case kind == 5 && !testing.Short():
 		<-r.Context().Done() // the client gives up
 	case kind%4 == 1:
 		http.Error(w, "<Error><Code>InternalError</Code></Error>", http.StatusInternalServerError)
@@ -124,6 +136,12 @@ func TestDataFromBadS3(t *testing.T) {
 	t.Parallel()
 	local := filepath.Join(t.TempDir(), "images.tar")
 	archive(t, local, func(_ string, b []byte) []byte { return b })
+	tiny.fromBadS3(t, local)
+}
+
+// fromBadS3 has killedTwice done on data from such a server.
+func (r pathRun) fromBadS3(t *testing.T, local string) {
+	t.Helper()
 	backend := s3mem.New()
 	data := read(t, local)
 	if err := backend.CreateBucket("data"); err != nil {
@@ -135,7 +153,7 @@ func TestDataFromBadS3(t *testing.T) {
 	bad := &badS3{Handler: gofakes3.New(backend).Server()}
 	server := httptest.NewServer(bad)
 	defer server.Close()
-	killedTwice(t, tiny, local, "s3://data/sets/images.tar?region=eu-north-1&use_path_style=true&endpoint="+server.URL,
+	r.killedTwice(t, local, "s3://data/sets/images.tar?region=eu-north-1&use_path_style=true&endpoint="+server.URL,
 		[]string{"AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=key", "AWS_EC2_METADATA_DISABLED=true"})
 	if n := bad.spoilt.Load(); n < 9 {
 		t.Errorf("only %d of %d requests were spoilt", n, bad.asked.Load())
@@ -143,12 +161,23 @@ func TestDataFromBadS3(t *testing.T) {
 	t.Logf("%d of %d requests were spoilt", bad.spoilt.Load(), bad.asked.Load())
 }
 
+// TestDataSoak is the same at the size of real photographs: resnet18 on 4,000 of them. make data-soak runs it.
+func TestDataSoak(t *testing.T) {
+	if os.Getenv("LOCKSTEP_DATA_SOAK") == "" {
+		t.Skip("takes a quarter of an hour: make data-soak")
+	}
+	path := sharedFile(t, "data/imagenette.tar")
+	r := pathRun{"resnet18", 64, 32, 4000, 20, 30 * time.Minute}
+	t.Run("file", func(t *testing.T) { r.killedTwice(t, path, path, nil) })
+	t.Run("s3", func(t *testing.T) { r.fromBadS3(t, path) })
+}
+
 // TestEveryImageIsEvaluatedOnce: 15 test images in batches of 2, among workers that do not divide them.
 func TestEveryImageIsEvaluatedOnce(t *testing.T) {
 	t.Parallel()
 	var losses []float64
 	for workers := 1; workers <= 3; workers++ {
-		p := lockstep(t, 0, pathRun(tiny, shared.images(), filepath.Join(t.TempDir(), "run"), workers, "--steps", "1", "--batch", "6")...)
+		p := lockstep(t, 0, tiny.args(shared.images(), filepath.Join(t.TempDir(), "run"), workers, "--steps", "1", "--batch", "6")...)
 		p.says("(15 images)")
 		losses = append(losses, *p.report().TestLoss)
 	}
@@ -162,14 +191,14 @@ func TestDamageMetWhileTraining(t *testing.T) {
 	t.Parallel()
 	data := spoilt(t, "train/rings/007.jpg")
 	out := filepath.Join(t.TempDir(), "run")
-	p := lockstep(t, 1, pathRun(tiny, data, out, 2, "--checkpoint-every", "1")...)
+	p := lockstep(t, 1, tiny.args(data, out, 2, "--checkpoint-every", "1")...)
 	p.says(data, "train/rings/007.jpg", "at byte ", "replace it", "--skip-damaged", "--resume")
 	step := kept(t, out)
-	if step == 0 || step >= epochSteps {
+	if step == 0 || step >= uint64(tiny.epoch()) {
 		t.Fatalf("the newest checkpoint is of step %d, and the epoch had to meet the image", step)
 	}
-	r := lockstep(t, 0, pathRun(tiny, data, out, 2, "--resume", "--skip-damaged", "1")...).report()
-	if !slices.Equal(r.Skipped, []string{"train/rings/007.jpg"}) || r.Step != epochSteps+2 {
+	r := lockstep(t, 0, tiny.args(data, out, 2, "--resume", "--skip-damaged", "1")...).report()
+	if !slices.Equal(r.Skipped, []string{"train/rings/007.jpg"}) || r.Step != uint64(tiny.steps()) {
 		t.Errorf("going on without it: %+v", r)
 	}
 	lockstep(t, 0, "data", "ledger", out).says()

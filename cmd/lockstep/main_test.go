@@ -133,8 +133,13 @@ func (p *process) stderr() string {
 // line waits for a line of standard error that matches, and returns the match and its groups.
 func (p *process) line(pattern string) []string {
 	p.t.Helper()
+	return p.lineWithin(pattern, patience)
+}
+
+func (p *process) lineWithin(pattern string, limit time.Duration) []string {
+	p.t.Helper()
 	re := regexp.MustCompile(pattern)
-	late := time.After(patience)
+	late := time.After(limit)
 	for seen := 0; ; {
 		p.mu.Lock()
 		news, changed := p.lines[seen:], p.changed
@@ -155,7 +160,7 @@ func (p *process) line(pattern string) []string {
 				p.t.Fatalf("%v ended with code %d and no line like %q:\n%s", p.cmd.Args[1:], p.cmd.ProcessState.ExitCode(), pattern, p.stderr())
 			}
 		case <-late:
-			p.t.Fatalf("%v has no line like %q after %v:\n%s", p.cmd.Args[1:], pattern, patience, p.stderr())
+			p.t.Fatalf("%v has no line like %q after %v:\n%s", p.cmd.Args[1:], pattern, limit, p.stderr())
 		}
 	}
 }

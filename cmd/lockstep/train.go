@@ -37,6 +37,8 @@ func trainCommand() *cobra.Command {
 sample (5,000 training and 1,000 test images of CIFAR-10) with a recipe that takes a few minutes on two cores.
 
 The trained bits depend on the settings, the seed and the data alone: not on --workers, --threads or interruptions.
+The stream of images is continuous: every image is used once an epoch, nothing is padded or dropped at its end, and a step may hold images of
+two epochs. A damaged image ends the run, unless --skip-damaged lets the next good one stand in for it.
 Ctrl-C ends the run in good order; --resume goes on with it, with any number of workers.`,
 		Example: `  lockstep train
   lockstep train --arch cifar-resnet56 --data cifar10.tar.gz --epochs 160 --schedule steps:50%,75% --out runs/r56
