@@ -228,7 +228,7 @@ func TestStall(t *testing.T) {
 	ds.store = &faultyStore{store: ds.store, before: func(string) error { <-release; return nil }}
 	l := supplied(t, ds, Plan{Images: 12, GlobalBatch: 4, Replicas: 1}, Supply{Stall: 20 * time.Millisecond})
 	t.Cleanup(sync.OnceFunc(func() { close(release) })) // before the loader is closed
-	for _, step := range []uint64{7, 20} { // the second finds no fetcher free
+	for _, step := range []uint64{7, 20} {              // the second finds no fetcher free
 		_, err := l.Next(limit(t), step, []int{0})
 		var stall *StallError
 		if !errors.As(err, &stall) || stall.Archive != path || stall.Size == 0 {
