@@ -54,14 +54,16 @@ func (p *Opener) listBucket(ctx context.Context, location, scheme string, visit 
 	var token []byte
 	for range maxPages {
 		var page []listed
+		var next []byte
 		err := p.attempts(ctx, func(ctx context.Context, alive func()) error {
 			var err error
-			page, token, err = b.list(ctx, prefix, token)
+			page, next, err = b.list(ctx, prefix, token)
 			return err
 		})
 		if err != nil {
 			return openError(location, err)
 		}
+		token = next
 		for _, l := range page {
 			name := strings.TrimPrefix(l.key, prefix)
 			if name == "" || strings.HasSuffix(name, "/") {

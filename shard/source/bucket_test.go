@@ -127,6 +127,20 @@ func TestS3Dies(t *testing.T) {
 	wantError(t, file.ReadAt(limit(t), make([]byte, 100), 100), nil, "s3://data/a", "bytes 100 to 200 of 1000", "after 3 attempts")
 }
 
+// TestS3NoCredentials says where they come from.
+func TestS3NoCredentials(t *testing.T) {
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("HOME", t.TempDir())
+	p, _ := opener(t, Options{Attempts: 1})
+	for _, l := range []string{"s3://data/x?region=eu-north-1", "s3://data/x"} {
+		_, err := p.Open(limit(t), l)
+		wantError(t, err, nil, l, "AWS_ACCESS_KEY_ID", "?region=", "anonymous=true")
+	}
+}
+
 // listAll gives what a listing finds, sorted.
 func listAll(t *testing.T, p *Opener, location string) (out []Entry) {
 	t.Helper()
@@ -153,7 +167,7 @@ func TestS3Lists(t *testing.T) {
 	put(t, backend, "set/", nil)
 	slices.Sort(want)
 	p, _ := opener(t, Options{})
-	f.fail(status(500))
+	f.fail(status(500), works, status(500)) // each page's first attempt
 	got := listAll(t, p, "s3://data/set"+params)
 	if len(got) != len(want) {
 		t.Fatalf("%d objects, want %d", len(got), len(want))

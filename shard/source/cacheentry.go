@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
+	"sync"
 )
 
 // An entry of the cache is a header of 128 bytes and the chunk's bytes. All numbers are little-endian.
@@ -29,6 +31,9 @@ const (
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// blockBuffers hold the blocks that one read checks.
+var blockBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 var errEntry = errors.New("the entry is damaged")
 
@@ -64,7 +69,10 @@ func readEntry(r io.ReaderAt, id chunkID, p []byte, from int64) error {
 	}
 	first := from / blockSize * blockSize
 	end := min(size, (from+int64(len(p))+blockSize-1)/blockSize*blockSize)
-	b := make([]byte, end-first)
+	scratch := blockBuffers.Get().(*[]byte)
+	defer blockBuffers.Put(scratch)
+	*scratch = slices.Grow((*scratch)[:0], int(end-first))[:end-first]
+	b := *scratch
 	if n, err := r.ReadAt(b, entryHeadSz+first); n < len(b) {
 		return fmt.Errorf("%w: %w at byte %d", errEntry, err, first+int64(n))
 	}

@@ -126,7 +126,7 @@ func (o *s3Object) get(ctx context.Context, off, n int64) (io.ReadCloser, error)
 func s3Error(err error) error {
 	var re *awshttp.ResponseError
 	if !errors.As(err, &re) {
-		return err
+		return fmt.Errorf("%w; %s", err, s3Advice) // no request was sent: credentials or region are missing
 	}
 	code := re.HTTPStatusCode()
 	switch code {
