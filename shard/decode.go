@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"image"
-	stdjpeg "image/jpeg"
 	"image/png"
-	"sync"
 	"time"
 
 	"github.com/lockstep-ml/lockstep/shard/jpeg"
@@ -28,10 +25,7 @@ func (d *Decoder) Took() time.Duration { return d.took }
 
 // Fallbacks counts the JPEG files that were left to the standard library's decoder, by what made them special.
 func (d *Decoder) Fallbacks() map[string]int {
-	if f, ok := any(&d.jpeg).(interface{ Fallbacks() map[string]int }); ok {
-		return f.Fallbacks()
-	}
-	return nil
+	return d.jpeg.Fallbacks()
 }
 
 // Decode decodes b into dst, whose memory it reuses. An error says what is wrong with the bytes; it never panics on foreign data.
@@ -103,17 +97,6 @@ func (d *Dataset) render(dec *Decoder, aug *Augmenter, dst []float32, b []byte, 
 	}
 	return nil
 }
-
-// reduces says whether the decoder knows views at a part of an image's size.
-var reduces = sync.OnceValue(func() bool {
-	var file bytes.Buffer
-	if err := stdjpeg.Encode(&file, image.NewGray(image.Rect(0, 0, 16, 16)), nil); err != nil {
-		panic("shard: " + err.Error()) // nothing can go wrong
-	}
-	var d jpeg.Decoder
-	var img raster.Image
-	return d.Decode(&img, file.Bytes(), jpeg.View{Scale: 2}) == nil && img.W == 8 && img.H == 8
-})
 
 func decodePNG(dst *raster.Image, b []byte) error {
 	c, err := png.DecodeConfig(bytes.NewReader(b))

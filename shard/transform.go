@@ -127,9 +127,6 @@ func (t Transform) validateViews() error {
 	if t.PixelMean != nil && (t.Kind != KindCIFAR || t.PixelMean.Resolution != t.Resolution) {
 		errs = append(errs, fmt.Errorf("transform: a mean of every pixel goes with %v at its own resolution, here %d", KindCIFAR, t.PixelMean.Resolution))
 	}
-	if t.Reduce && !reduces() {
-		errs = append(errs, errors.New("transform: this version cannot decode JPEG files at a part of their size"))
-	}
 	return errors.Join(errs...)
 }
 

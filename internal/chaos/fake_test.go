@@ -234,6 +234,14 @@ func (c *fakeCoordinator) train() error {
 	return nil
 }
 
+// unheard reads a byte; that none comes in time is no error.
+func unheard(conn net.Conn) error {
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("something came instead of the deadline: %v", err)
+	}
+	return nil
+}
+
 // fakeWorker connects until it is told to stop.
 func fakeWorker(flags map[string]string) (int, error) {
 	left := make(chan os.Signal, 1)
@@ -245,7 +253,13 @@ func fakeWorker(flags map[string]string) (int, error) {
 		}
 		os.Exit(codeInterrupted)
 	}()
-	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(20 * time.Millisecond) {
+	retry, late := time.NewTicker(20*time.Millisecond), time.After(time.Minute)
+	for {
+		select {
+		case <-retry.C:
+		case <-late:
+			return 1, errors.New("no coordinator")
+		}
 		for _, at := range strings.Split(flags["join"], ",") {
 			conn, err := net.Dial("tcp", at)
 			if err != nil {
@@ -253,8 +267,8 @@ func fakeWorker(flags map[string]string) (int, error) {
 			}
 			fmt.Fprintln(conn, flags["name"])
 			if flawed(flawQuitter) && strings.HasPrefix(flags["name"], "w0-2") {
-				time.Sleep(time.Second)
-				return 5, errors.New("tired")
+				// It gives up when it has not heard anything for a second: in the middle of the run.
+				return 5, errors.Join(errors.New("tired"), conn.SetReadDeadline(time.Now().Add(time.Second)), unheard(conn))
 			}
 			if in := bufio.NewScanner(conn); in.Scan() && in.Text() == "stop" {
 				if flawed(flawStays) {
@@ -270,5 +284,4 @@ func fakeWorker(flags map[string]string) (int, error) {
 			}
 		}
 	}
-	return 1, errors.New("no coordinator")
 }
