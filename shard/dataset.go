@@ -92,6 +92,7 @@ type Dataset struct {
 	samples     []sample
 	encoding    Encoding
 	hashed      bool
+	contents    string // fingerprint of all that is in it, where the set brings one
 	skipDamaged bool
 	store       store
 	copies      bool // store.read copies into the buffer it is given
@@ -151,6 +152,9 @@ func openTree(ctx context.Context, o Options, guess bool) (*tree, error) {
 		return nil, fmt.Errorf("open data: %w", err)
 	}
 	if info.IsDir() {
+		if t, err := openPacked(ctx, o.Path); t != nil || err != nil {
+			return t, err
+		}
 		return openFolder(ctx, o.Path)
 	}
 	return openArchive(ctx, o, guess)
@@ -202,8 +206,11 @@ func (d *Dataset) Load(dec *Decoder, dst *raster.Image, i int) error {
 
 // Fingerprint is the hex SHA-256 of split, classes and every sample's name, size and label, and of the CRC-32C of its bytes where
 // opening had to read them anyway (.tar.gz, CIFAR binary, builtin). Two machines that open the same file see the same fingerprint;
-// a .tar and the .tar.gz of it do not.
+// a .tar and the .tar.gz of it do not. A packed set brings its own, of classes, names, labels and contents.
 func (d *Dataset) Fingerprint() string {
+	if d.contents != "" {
+		return d.contents
+	}
 	h := sha256.New()
 	var num [8]byte
 	u64 := func(v uint64) {

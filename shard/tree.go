@@ -30,6 +30,9 @@ type tree struct {
 
 // dataset recognises the kind of data set by the members' names.
 func (t *tree) dataset(ctx context.Context, o Options) (*Dataset, error) {
+	if s, ok := t.store.(*packedStore); ok {
+		return t.packedDataset(s, o.Split)
+	}
 	if k := t.cifarKind(); k != nil {
 		return t.cifar(ctx, k, o.Split)
 	}
