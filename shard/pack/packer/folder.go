@@ -35,10 +35,19 @@ func (p *packing) claim() (unlock func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("pack into %s: %w", p.Out, err)
 	}
+	unlock = func() error { return errors.Join(p.remove(lockName), lock.Close()) }
 	if err := p.settle(); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, unlock())
 	}
-	return lock.Close, nil
+	return unlock, nil
+}
+
+// remove removes a file of the output folder, if it is there.
+func (p *packing) remove(name string) error {
+	if err := p.FS.Remove(filepath.Join(p.Out, name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // settle looks at what is in the folder, and prepares it.
@@ -50,6 +59,18 @@ func (p *packing) settle() error {
 	if found != nil && !bytes.Equal(found, p.recipe) {
 		return fmt.Errorf("%s: %w: it holds a set of other data or options (%s; now %s); choose another folder, or remove it", p.Out, ErrOther, found, p.recipe)
 	}
+	if _, err := vfs.CleanTemp(p.FS, p.Out); err != nil {
+		return err
+	}
+	if found == nil {
+		err := vfs.WriteAtomic(p.FS, filepath.Join(p.Out, recipeName), 0o644, func(w io.Writer) error {
+			_, err := w.Write(p.recipe)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	for _, s := range p.Splits {
 		dir := filepath.Join(p.Out, s.Name)
 		if err := p.FS.MkdirAll(dir); err != nil {
@@ -59,13 +80,7 @@ func (p *packing) settle() error {
 			return err
 		}
 	}
-	if found != nil {
-		return nil
-	}
-	return vfs.WriteAtomic(p.FS, filepath.Join(p.Out, recipeName), 0o644, func(w io.Writer) error {
-		_, err := w.Write(p.recipe)
-		return err
-	})
+	return nil
 }
 
 // recipeThere gives the recipe of what is in the folder, nil when it is empty.
@@ -231,10 +246,8 @@ func (p *packing) seal(x *pack.Index) error {
 	if err := pack.WriteIndex(p.FS, filepath.Join(p.Out, pack.IndexName), x); err != nil {
 		return err
 	}
-	for _, name := range []string{recipeName, lockName} {
-		if err := p.FS.Remove(filepath.Join(p.Out, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	if err := p.remove(recipeName); err != nil {
+		return err
 	}
 	return p.FS.SyncDir(p.Out)
 }
