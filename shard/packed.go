@@ -74,3 +74,16 @@ func (d *Dataset) Size(i int) int64 { return d.samples[i].size }
 
 // Copies says whether Read uses the buffer that it is given.
 func (d *Dataset) Copies() bool { return d.copies }
+
+// Offset is where the bytes of image i begin in the file that holds them: an archive, a batch or a shard. It is 0 for a file of its own,
+// and for what is held in memory.
+func (d *Dataset) Offset(i int) int64 {
+	s := &d.samples[i]
+	switch store := d.store.(type) {
+	case *packedStore:
+		return store.splits[s.file].Entry(int(s.offset)).Offset
+	case *memStore, *builtinStore:
+		return 0
+	}
+	return s.offset
+}
