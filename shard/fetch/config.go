@@ -93,7 +93,7 @@ func (c *Config) complete() {
 		c.Attempts = DefaultAttempts
 	}
 	if c.Client == nil {
-		c.Client = &http.Client{CheckRedirect: checkRedirect}
+		c.Client = &http.Client{CheckRedirect: checkRedirect} //bounded: attempt's watch ends a request that brings no byte
 	}
 	if c.FS == nil {
 		c.FS = vfs.OS{}

@@ -42,7 +42,7 @@ func (s *Split) verify(ctx context.Context, c VerifyConfig) ([]Damage, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.Workers)
 	for n := range s.shards {
-		group.Go(func() error { //bounded: each of the running ones ends with its file, or with ctx
+		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}

@@ -84,7 +84,7 @@ func (p *packing) shards(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(p.Workers)
 	for i := range p.jobs {
-		group.Go(func() error { //bounded: each that runs ends with its samples, or with ctx
+		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
