@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
+	"github.com/lockstep-ml/lockstep/internal/crc32c"
 	"github.com/lockstep-ml/lockstep/shard/pack"
 	"github.com/lockstep-ml/lockstep/shard/source"
 )
@@ -40,23 +42,50 @@ func (t *tree) packedDataset(s *packedStore, split string) (*Dataset, error) {
 			return nil, fmt.Errorf("%s: %w %q in this packed set", t.what, ErrNoSplit, split)
 		}
 		ds.contents += x.Fingerprint()
-		for i, e := range x.Index().Entries() {
-			ds.samples = append(ds.samples, sample{name: e.Name, size: e.Size, offset: int64(i), file: int32(len(s.splits)), label: int32(e.Label), crc: e.CRC})
+		for _, e := range x.Index().Entries() {
+			ds.samples = append(ds.samples, sample{name: e.Name, size: e.Size, offset: e.Offset, file: int32(len(s.shards) + e.Shard), label: int32(e.Label), crc: e.CRC})
 		}
-		s.splits = append(s.splits, x)
+		for n := range x.Index().Shards {
+			s.shards = append(s.shards, packedShard{x, n})
+		}
 	}
 	return ds, nil
 }
 
-// A packedStore reads samples of a packed set: sample.file is the split, sample.offset the sample's number in it. A sample that is not
-// what was packed is an error of reading and never a damaged image to be passed over: another machine may hold it whole.
+// A packedStore reads samples of a packed set: sample.file is a shard.
 type packedStore struct {
 	set    *pack.Set
-	splits []*pack.Split
+	shards []packedShard
+}
+
+// A packedShard is a shard's place in the set.
+type packedShard struct {
+	split  *pack.Split
+	number int
 }
 
 func (s *packedStore) read(sm *sample, buf []byte) ([]byte, error) {
-	return s.splits[sm.file].Read(context.Background(), int(sm.offset), buf) //bounded: sources bound each read
+	buf = slices.Grow(buf[:0], int(sm.size))[:sm.size]
+	if err := s.readRange(context.Background(), sm.file, sm.offset, buf); err != nil { //bounded: sources bound each read
+		return nil, err
+	}
+	return buf, s.accept(sm, buf)
+}
+
+// readRange fills p from a shard.
+func (s *packedStore) readRange(ctx context.Context, file int32, off int64, p []byte) error {
+	x := s.shards[file]
+	return x.split.ReadAt(ctx, x.number, p, off)
+}
+
+// accept compares a sample's bytes with its checksum. What is not what was packed is an error of reading, and never a damaged image to be
+// passed over: another machine may hold it whole, and would then train on other data.
+func (s *packedStore) accept(sm *sample, b []byte) error {
+	if got := crc32c.Update(0, b); got != sm.crc {
+		x := s.shards[sm.file]
+		return &pack.ChecksumError{Shard: x.split.ShardLocation(x.number), Sample: sm.name, Offset: sm.offset, Size: int64(len(b)), Got: got, Want: sm.crc}
+	}
+	return nil
 }
 
 func (s *packedStore) Close() error { return s.set.Close() }
@@ -78,12 +107,9 @@ func (d *Dataset) Copies() bool { return d.copies }
 // Offset is where the bytes of image i begin in the file that holds them: an archive, a batch or a shard. It is 0 for a file of its own,
 // and for what is held in memory.
 func (d *Dataset) Offset(i int) int64 {
-	s := &d.samples[i]
-	switch store := d.store.(type) {
-	case *packedStore:
-		return store.splits[s.file].Entry(int(s.offset)).Offset
+	switch d.store.(type) {
 	case *memStore, *builtinStore:
 		return 0
 	}
-	return s.offset
+	return d.samples[i].offset
 }

@@ -135,22 +135,22 @@ func (d *decoder) table(t *table, classes int, size func(shard int) int64, shard
 		if crc := d.raw("checksum", 4); crc != nil {
 			e.CRC = binary.LittleEndian.Uint32(crc)
 		}
-		e.Name = d.name(t, i)
+		name := d.name(t, i)
 		switch {
 		case d.err != nil:
 		case e.Size == 0 || e.W == 0 || e.H == 0:
-			d.fail("sample %d, %q, is of %d bytes and %d x %d pixels", i, e.Name, e.Size, e.W, e.H)
+			d.fail("sample %d, %q, is of %d bytes and %d x %d pixels", i, name, e.Size, e.W, e.H)
 		case e.Offset+e.Size > size(e.Shard):
-			d.fail("sample %d, %q, ends at byte %d of shard %d, which has %d", i, e.Name, e.Offset+e.Size, e.Shard, size(e.Shard))
+			d.fail("sample %d, %q, ends at byte %d of shard %d, which has %d", i, name, e.Offset+e.Size, e.Shard, size(e.Shard))
 		default:
-			t.add(e)
+			t.addNamed(e, name)
 		}
 	}
-	t.names, t.last = slices.Clip(t.names), nil
+	t.names, t.restarts, t.last, t.scratch = slices.Clip(t.names), slices.Clip(t.restarts), nil, nil
 }
 
-// name reads a name that is coded against the last one of the table.
-func (d *decoder) name(t *table, i int) string {
+// name reads a name that is coded against the last one of the table. It is good until the next.
+func (d *decoder) name(t *table, i int) []byte {
 	shared := d.uint("name's shared part", maxName)
 	if shared > len(t.last) || i%restartEvery == 0 && shared != 0 {
 		d.fail("a name shares %d bytes with one of %d", shared, len(t.last))
@@ -160,9 +160,10 @@ func (d *decoder) name(t *table, i int) string {
 		d.fail("a name is empty")
 	}
 	if d.err != nil {
-		return ""
+		return nil
 	}
-	return string(t.last[:shared]) + string(rest)
+	t.scratch = append(append(t.scratch[:0], t.last[:shared]...), rest...)
+	return t.scratch
 }
 
 // parseIndex reads the bytes of a set's index. It keeps none of them.

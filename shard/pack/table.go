@@ -18,7 +18,8 @@ type table struct {
 	records  []record
 	names    []byte
 	restarts []uint32 // where in names the whole ones begin
-	last     []byte   // the newest name; scratch of add
+	last     []byte   // the newest name
+	scratch  []byte   // of add, and of the decoder's names
 }
 
 // blockBytes is tar's unit.
@@ -31,18 +32,24 @@ func (t *table) len() int { return len(t.records) }
 
 // add appends an entry whose fields are within the format's bounds.
 func (t *table) add(e Entry) {
+	t.scratch = append(t.scratch[:0], e.Name...)
+	t.addNamed(e, t.scratch)
+}
+
+// addNamed appends an entry whose name stands apart.
+func (t *table) addNamed(e Entry, name []byte) {
 	shared := 0
 	if len(t.records)%restartEvery == 0 {
 		t.restarts = append(t.restarts, uint32(len(t.names)))
 	} else {
-		for shared < min(len(t.last), len(e.Name)) && t.last[shared] == e.Name[shared] {
+		for shared < min(len(t.last), len(name)) && t.last[shared] == name[shared] {
 			shared++
 		}
 	}
 	t.names = binary.AppendUvarint(t.names, uint64(shared))
-	t.names = binary.AppendUvarint(t.names, uint64(len(e.Name)-shared))
-	t.names = append(t.names, e.Name[shared:]...)
-	t.last = append(t.last[:shared], e.Name[shared:]...)
+	t.names = binary.AppendUvarint(t.names, uint64(len(name)-shared))
+	t.names = append(t.names, name[shared:]...)
+	t.last = append(t.last[:shared], name[shared:]...)
 	t.records = append(t.records, record{ordinal: uint32(e.Ordinal), shard: uint32(e.Shard), block: uint32(e.Offset / blockBytes), size: uint32(e.Size),
 		crc: e.CRC, w: uint32(e.W), h: uint32(e.H), label: uint16(e.Label), kind: e.Kind})
 }

@@ -30,9 +30,6 @@ func appendHeader(b []byte, name string, size int64) []byte {
 	return b
 }
 
-// pad adds zeros up to a whole block.
-func pad(b []byte) []byte { return append(b, make([]byte, blocks(int64(len(b)))-int64(len(b)))...) }
-
 // key is what a sample's members are called, up to the dot. Nine digits sort as the numbers do; what does not fit has more.
 func key(ordinal int) string { return fmt.Sprintf("%09d", ordinal) }
 

@@ -79,7 +79,7 @@ func (s *Split) hash(sums []Digest) Digest {
 
 // verifyShard verifies shard n, and puts the SHA-256 of its images in their places.
 func (s *Split) verifyShard(ctx context.Context, n int, sums []Digest) (found []Damage, images int, err error) {
-	name := Join(s.set.location, ShardName(s.index.Name, n))
+	name := s.ShardLocation(n)
 	f, err := s.set.open(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return []Damage{{Shard: name, What: "the shard is not there"}}, 0, nil
