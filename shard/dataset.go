@@ -152,7 +152,7 @@ func openTree(ctx context.Context, o Options, guess bool) (*tree, error) {
 		return nil, fmt.Errorf("open data: %w", err)
 	}
 	if info.IsDir() {
-		if t, err := openPacked(ctx, o.Path); t != nil || err != nil {
+		if t, err := openPacked(ctx, o); t != nil || err != nil {
 			return t, err
 		}
 		return openFolder(ctx, o.Path)

@@ -12,9 +12,9 @@ import (
 	"github.com/lockstep-ml/lockstep/shard/source"
 )
 
-// openPacked opens a packed set, if there is one at the path: it gives nil where there is none.
-func openPacked(ctx context.Context, path string) (*tree, error) {
-	set, err := pack.Open(ctx, path, func(ctx context.Context, location string) (source.File, error) {
+// OpenPacked opens the packed set at o.Path for what concerns the set and not its samples: nil where there is none.
+func OpenPacked(ctx context.Context, o Options) (*pack.Set, error) {
+	set, err := pack.Open(ctx, o.Path, func(ctx context.Context, location string) (source.File, error) {
 		return source.Open(ctx, location, source.Options{})
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -23,18 +23,29 @@ func openPacked(ctx context.Context, path string) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open data: %w", err)
 	}
-	return &tree{what: path, hashed: true, store: &packedStore{set: set}}, nil
+	return set, nil
+}
+
+// openPacked opens a packed set as a data set: it gives nil where there is none.
+func openPacked(ctx context.Context, o Options) (*tree, error) {
+	set, err := OpenPacked(ctx, o)
+	if set == nil || err != nil {
+		return nil, err
+	}
+	return &tree{what: o.Path, hashed: true, packed: set, store: &packedStore{}}, nil
 }
 
 // packedDataset makes a split of a packed set a Dataset. A set's own order is that of its source, so "all" is train and then val.
-func (t *tree) packedDataset(s *packedStore, split string) (*Dataset, error) {
-	ds := &Dataset{classes: s.set.Index().Classes, hashed: true}
+func (t *tree) packedDataset(split string) (*Dataset, error) {
+	s := &packedStore{}
+	t.store = s
+	ds := &Dataset{classes: t.packed.Index().Classes, hashed: true}
 	names := []string{split}
 	if split == "all" {
 		names = []string{"train", "val"}
 	}
 	for _, name := range names {
-		x := s.set.Split(name)
+		x := t.packed.Split(name)
 		if x == nil && split == "all" {
 			continue
 		}
@@ -46,21 +57,18 @@ func (t *tree) packedDataset(s *packedStore, split string) (*Dataset, error) {
 			ds.samples = append(ds.samples, sample{name: e.Name, size: e.Size, offset: e.Offset, file: int32(len(s.shards) + e.Shard), label: int32(e.Label), crc: e.CRC})
 		}
 		for n := range x.Index().Shards {
-			s.shards = append(s.shards, packedShard{x, n})
+			s.shards = append(s.shards, packedShard{x.Shards, n})
 		}
 	}
 	return ds, nil
 }
 
-// A packedStore reads samples of a packed set: sample.file is a shard.
-type packedStore struct {
-	set    *pack.Set
-	shards []packedShard
-}
+// A packedStore reads samples of a packed set: sample.file is a shard. The set's index is no longer needed, and not kept.
+type packedStore struct{ shards []packedShard }
 
 // A packedShard is a shard's place in the set.
 type packedShard struct {
-	split  *pack.Split
+	of     *pack.Shards
 	number int
 }
 
@@ -75,7 +83,7 @@ func (s *packedStore) read(sm *sample, buf []byte) ([]byte, error) {
 // readRange fills p from a shard.
 func (s *packedStore) readRange(ctx context.Context, file int32, off int64, p []byte) error {
 	x := s.shards[file]
-	return x.split.ReadAt(ctx, x.number, p, off)
+	return x.of.ReadAt(ctx, x.number, p, off)
 }
 
 // accept compares a sample's bytes with its checksum. What is not what was packed is an error of reading, and never a damaged image to be
@@ -83,19 +91,19 @@ func (s *packedStore) readRange(ctx context.Context, file int32, off int64, p []
 func (s *packedStore) accept(sm *sample, b []byte) error {
 	if got := crc32c.Update(0, b); got != sm.crc {
 		x := s.shards[sm.file]
-		return &pack.ChecksumError{Shard: x.split.ShardLocation(x.number), Sample: sm.name, Offset: sm.offset, Size: int64(len(b)), Got: got, Want: sm.crc}
+		return &pack.ChecksumError{Shard: x.of.Location(x.number), Sample: sm.name, Offset: sm.offset, Size: int64(len(b)), Got: got, Want: sm.crc}
 	}
 	return nil
 }
 
-func (s *packedStore) Close() error { return s.set.Close() }
-
-// Packed is the packed set that the data set is read from, nil for any other kind.
-func (d *Dataset) Packed() *pack.Set {
-	if s, ok := d.store.(*packedStore); ok {
-		return s.set
+func (s *packedStore) Close() error {
+	var err error
+	for _, x := range s.shards {
+		if x.number == 0 { // all of a split close together
+			err = errors.Join(err, x.of.Close())
+		}
 	}
-	return nil
+	return err
 }
 
 // Size is the number of bytes of image i as they are stored.

@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/lockstep-ml/lockstep/shard/pack"
 )
 
 // A member is one file of a folder or archive, before it is known what kind of data set it belongs to.
@@ -25,13 +27,14 @@ type tree struct {
 	what    string // for errors: the path
 	members []member
 	hashed  bool // every member's crc is set
+	packed  *pack.Set
 	store   store
 }
 
 // dataset recognises the kind of data set by the members' names.
 func (t *tree) dataset(ctx context.Context, o Options) (*Dataset, error) {
-	if s, ok := t.store.(*packedStore); ok {
-		return t.packedDataset(s, o.Split)
+	if t.packed != nil {
+		return t.packedDataset(o.Split)
 	}
 	if k := t.cifarKind(); k != nil {
 		return t.cifar(ctx, k, o.Split)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockstep-ml/lockstep/shard"
+	"github.com/lockstep-ml/lockstep/shard/pack"
 )
 
 func dataCommand() *cobra.Command {
@@ -100,7 +101,11 @@ func dataLs() *cobra.Command {
 				return err
 			}
 			defer d.close() // only read from
-			r := lsOf(d, o)
+			set, err := shard.OpenPacked(cmd.Context(), shard.Options{Path: args[0]})
+			if err != nil {
+				return err
+			}
+			r := lsOf(d, set, o)
 			if o.asJSON {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
@@ -113,8 +118,9 @@ func dataLs() *cobra.Command {
 	return cmd
 }
 
-func lsOf(d *dataset, o lsOptions) lsReport {
-	r := lsReport{Train: d.train.Len(), Classes: d.train.Classes(), Fingerprint: d.fingerprint(), Packed: packedOf(d.train.Packed())}
+// lsOf looks into a data set; set is nil where it is not packed.
+func lsOf(d *dataset, set *pack.Set, o lsOptions) lsReport {
+	r := lsReport{Train: d.train.Len(), Classes: d.train.Classes(), Fingerprint: d.fingerprint(), Packed: packedOf(set)}
 	if d.test != nil {
 		n := d.test.Len()
 		r.Test = &n
@@ -124,7 +130,7 @@ func lsOf(d *dataset, o lsOptions) lsReport {
 	}
 	for i := range min(max(o.samples, 0), d.train.Len()) {
 		s := lsSample{Index: i, Name: d.train.Name(i), Class: r.Classes[d.train.Label(i)], Bytes: d.train.Size(i)}
-		s.place(d.train, i)
+		s.place(set, i)
 		r.Samples = append(r.Samples, s)
 	}
 	return r

@@ -47,13 +47,13 @@ func packedOf(set *pack.Set) *lsPacked {
 	return out
 }
 
-// place says where sample i of a packed set lies.
-func (s *lsSample) place(d *shard.Dataset, i int) {
-	if d.Packed() == nil {
+// place says where training sample i of a packed set lies.
+func (s *lsSample) place(set *pack.Set, i int) {
+	if set == nil {
 		return
 	}
-	e := d.Packed().Split(d.Split()).Entry(i)
-	s.Shard, s.Offset, s.Width, s.Height = pack.ShardName(d.Packed().Split(d.Split()).Index().Name, e.Shard), e.Offset, e.W, e.H
+	e := set.Split("train").Entry(i)
+	s.Shard, s.Offset, s.Width, s.Height = pack.ShardName("train", e.Shard), e.Offset, e.W, e.H
 }
 
 // packOptions are the flags of data pack.

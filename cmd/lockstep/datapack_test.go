@@ -57,33 +57,39 @@ func TestPackedBuiltinTrains(t *testing.T) {
 	}
 }
 
-// TestPackKilled kills packing with several shards done, and goes on: they are kept, and every byte is as if nothing had happened.
-func TestPackKilled(t *testing.T) {
+// TestPackStopped kills packing, or interrupts it, with several shards done, and goes on: they are kept, and every byte is as if nothing
+// had happened.
+func TestPackStopped(t *testing.T) {
 	t.Parallel()
 	args := []string{"--split", "val", "--shard-size", "64KiB", "--shorter-side", "24", "--json"}
 	ref, want := packed(t, "builtin", args...)
-	out := filepath.Join(t.TempDir(), "packed")
-	p := begin(t, nil, append([]string{"data", "pack", "builtin", out}, args...)...)
-	third := filepath.Join(out, filepath.FromSlash(pack.ShardName("val", 2)))
-	deadline := time.Now().Add(patience)
-	for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
-		if _, err := os.Stat(third); err == nil {
-			break
+	for _, c := range []struct {
+		signal syscall.Signal
+		code   int
+	}{{syscall.SIGKILL, -1}, {syscall.SIGINT, exitInterrupted}} {
+		out := filepath.Join(t.TempDir(), "packed")
+		p := begin(t, nil, append([]string{"data", "pack", "builtin", out}, args...)...)
+		third := filepath.Join(out, filepath.FromSlash(pack.ShardName("val", 2)))
+		deadline := time.Now().Add(patience)
+		for tick := time.NewTicker(time.Millisecond); !isFile(third); <-tick.C {
+			if time.Now().After(deadline) {
+				t.Fatalf("no third shard within %v:\n%s", patience, p.stderr())
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no third shard within %v:\n%s", patience, p.stderr())
+		p.signal(c.signal)
+		p.wait(c.code)
+		if c.code == exitInterrupted {
+			p.says(out, "the same command goes on")
 		}
-	}
-	p.signal(syscall.SIGKILL)
-	p.wait(-1)
-	lockstep(t, 1, "data", "pack", "builtin", out, "--split", "val").says(out, "other data or options")
-	var r packReport
-	lockstep(t, 0, append([]string{"data", "pack", "builtin", out}, args...)...).lastLine(&r)
-	if r.Kept < 1 || r.Kept >= r.Shards || r.Hash != want.Hash {
-		t.Errorf("kept %d of %d shards, hash %s, want %s", r.Kept, r.Shards, r.Hash, want.Hash)
-	}
-	if got, want := folderBytes(t, out), folderBytes(t, ref); !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, want the same %d as without a kill", len(got), len(want))
+		lockstep(t, 1, "data", "pack", "builtin", out, "--split", "val").says(out, "other data or options")
+		var r packReport
+		lockstep(t, 0, append([]string{"data", "pack", "builtin", out}, args...)...).lastLine(&r)
+		if r.Kept < 1 || r.Kept >= r.Shards || r.Hash != want.Hash {
+			t.Errorf("%v: kept %d of %d shards, hash %s, want %s", c.signal, r.Kept, r.Shards, r.Hash, want.Hash)
+		}
+		if got, want := folderBytes(t, out), folderBytes(t, ref); !bytes.Equal(got, want) {
+			t.Errorf("%v: %d bytes, want the same %d as without it", c.signal, len(got), len(want))
+		}
 	}
 }
 
@@ -168,7 +174,7 @@ func TestVerify(t *testing.T) {
 	}
 	// Packing again mends it, and says so.
 	var again packReport
-	lockstep(t, 0, "data", "pack", shared.images(), out, "--json").says("made again: "+name).lastLine(&again)
+	lockstep(t, 0, "data", "pack", shared.images(), out, "--json").says("made again: " + name).lastLine(&again)
 	if again.Kept != again.Shards-1 {
 		t.Errorf("packed again: %+v", again)
 	}
@@ -189,7 +195,7 @@ func TestTrainOnDamagedShard(t *testing.T) {
 	b := read(t, name)
 	b[s.Offset+s.Bytes/2] ^= 1
 	write(t, name, b)
-	lockstep(t, 1, train(4, "--data", out, "--skip-damaged")...).says(name, s.Name, fmt.Sprintf("bytes %d to %d", s.Offset, s.Offset+s.Bytes), "lockstep data verify")
+	lockstep(t, 1, train(4, "--data", out, "--skip-damaged", "--workers", "1")...).says(name, s.Name, fmt.Sprintf("bytes %d to %d", s.Offset, s.Offset+s.Bytes), "lockstep data verify")
 }
 
 func TestPackRefuses(t *testing.T) {

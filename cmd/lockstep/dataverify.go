@@ -44,19 +44,17 @@ image is decoded. Each damaged place is named on a line of its own; the exit cod
 	return cmd
 }
 
-func runVerify(cmd *cobra.Command, path string, workers int, asJSON bool) (err error) {
+func runVerify(cmd *cobra.Command, path string, workers int, asJSON bool) error {
 	m := newMeter(cmd.ErrOrStderr(), "images")
 	m.event("opening " + path)
-	d, err := openAny(cmd, path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.close()) }()
-	r := verifyReport{Packed: d.train.Packed() != nil, Images: d.train.Len() + lengthOf(d.test), Damaged: []pack.Damage{}}
-	if r.Packed {
-		err = r.packed(cmd, d.train.Packed(), workers, m)
-	} else {
-		err = r.decoded(cmd, d, path, workers, m)
+	r := verifyReport{Damaged: []pack.Damage{}}
+	set, err := shard.OpenPacked(cmd.Context(), shard.Options{Path: path})
+	switch {
+	case err != nil:
+	case set != nil:
+		err = r.packed(cmd, set, workers, m)
+	default:
+		err = r.decoded(cmd, path, workers, m)
 	}
 	m.end()
 	if err != nil && cmd.Context().Err() != nil {
@@ -80,22 +78,27 @@ func openAny(cmd *cobra.Command, path string) (*dataset, error) {
 }
 
 func (r *verifyReport) packed(cmd *cobra.Command, set *pack.Set, workers int, m *meter) (err error) {
+	r.Packed = true
 	done := 0
-	r.Images = 0
 	for i := range set.Index().Splits {
 		r.Images += set.Index().Splits[i].Len()
 	}
-	r.Damaged, err = set.Verify(cmd.Context(), pack.VerifyConfig{Workers: workers, Done: func(samples int, bytes int64) {
+	defer func() { err = errors.Join(err, set.Close()) }()
+	found, err := set.Verify(cmd.Context(), pack.VerifyConfig{Workers: workers, Done: func(samples int, bytes int64) {
 		done, r.Bytes = done+samples, r.Bytes+bytes
 		m.show(done, r.Images, 0, r.Bytes)
 	}})
-	if r.Damaged == nil {
-		r.Damaged = []pack.Damage{}
-	}
+	r.Damaged = append(r.Damaged, found...)
 	return err
 }
 
-func (r *verifyReport) decoded(cmd *cobra.Command, d *dataset, path string, workers int, m *meter) error {
+func (r *verifyReport) decoded(cmd *cobra.Command, path string, workers int, m *meter) (err error) {
+	d, err := openAny(cmd, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	r.Images = d.train.Len() + lengthOf(d.test)
 	var done, read atomic.Int64
 	defer func() { r.Bytes = read.Load() }()
 	for _, x := range []*shard.Dataset{d.train, d.test} {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/lockstep-ml/lockstep/internal/crc32c"
 	"github.com/lockstep-ml/lockstep/internal/vfs"
@@ -27,9 +26,6 @@ type Set struct {
 	open     OpenFile
 	index    *Index
 	splits   []*Split
-
-	mu     sync.Mutex
-	closed bool
 }
 
 // Join gives the location of a file below another location, which may be a URL with a query.
@@ -55,7 +51,7 @@ func Open(ctx context.Context, location string, open OpenFile) (*Set, error) {
 	s := &Set{location: location, open: open, index: index}
 	for i := range index.Splits {
 		x := &index.Splits[i]
-		s.splits = append(s.splits, &Split{set: s, index: x, shards: make([]lazyFile, len(x.Shards))})
+		s.splits = append(s.splits, &Split{set: s, index: x, Shards: newShards(location, open, x)})
 	}
 	return s, nil
 }
@@ -138,39 +134,18 @@ func (s *Set) Split(name string) *Split {
 
 // Close closes the shards. It may be called twice; no Read may be running or follow.
 func (s *Set) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
 	var err error
 	for _, x := range s.splits {
-		for i := range x.shards {
-			err = errors.Join(err, x.shards[i].close())
-		}
+		err = errors.Join(err, x.Shards.Close())
 	}
 	return err
 }
 
 // A Split is one split of an open set.
 type Split struct {
-	set    *Set
-	index  *SplitIndex
-	shards []lazyFile
-}
-
-// A lazyFile is opened when it is first wanted. An attempt that failed is made again by the next who wants it.
-type lazyFile struct {
-	mu sync.Mutex
-	f  source.File
-}
-
-func (l *lazyFile) close() error {
-	if l.f == nil {
-		return nil
-	}
-	return l.f.Close()
+	*Shards
+	set   *Set
+	index *SplitIndex
 }
 
 // Index is what the index says of the split. It must not be changed.
@@ -188,38 +163,6 @@ func (s *Split) Fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// shard gives an open shard.
-func (s *Split) shard(ctx context.Context, n int) (source.File, error) {
-	l := &s.shards[n]
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.f != nil {
-		return l.f, nil
-	}
-	name := s.ShardLocation(n)
-	f, err := s.set.open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if want := s.index.Shards[n]; f.Size() != want {
-		return nil, errors.Join(fmt.Errorf("%s: %w: the shard has %d bytes and the set's index says %d; copy it again", name, ErrFormat, f.Size(), want), f.Close())
-	}
-	l.f = f
-	return f, nil
-}
-
-// ShardLocation is where shard n lies.
-func (s *Split) ShardLocation(n int) string { return Join(s.set.location, ShardName(s.index.Name, n)) }
-
-// ReadAt fills p from shard n, unchecked: for whoever reads neighbouring samples at once, and compares their checksums.
-func (s *Split) ReadAt(ctx context.Context, n int, p []byte, off int64) error {
-	f, err := s.shard(ctx, n)
-	if err != nil {
-		return err
-	}
-	return f.ReadAt(ctx, p, off)
-}
-
 // Read reads the image of sample i into buf, which it grows if needed, and checks it. An image that is not what was packed is a
 // *ChecksumError.
 func (s *Split) Read(ctx context.Context, i int, buf []byte) ([]byte, error) {
@@ -229,7 +172,7 @@ func (s *Split) Read(ctx context.Context, i int, buf []byte) ([]byte, error) {
 		return nil, err
 	}
 	if got := crc32c.Update(0, buf); got != e.CRC {
-		return nil, &ChecksumError{Shard: s.ShardLocation(e.Shard), Sample: s.index.table.name(i), Offset: e.Offset, Size: e.Size, Got: got, Want: e.CRC}
+		return nil, &ChecksumError{Shard: s.Location(e.Shard), Sample: s.index.table.name(i), Offset: e.Offset, Size: e.Size, Got: got, Want: e.CRC}
 	}
 	return buf, nil
 }

@@ -36,12 +36,12 @@ func (s *Set) Verify(ctx context.Context, c VerifyConfig) ([]Damage, error) {
 }
 
 func (s *Split) verify(ctx context.Context, c VerifyConfig) ([]Damage, error) {
-	found := make([][]Damage, len(s.shards))
+	found := make([][]Damage, len(s.sizes))
 	sums := make([]Digest, s.Len())
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.Workers)
-	for n := range s.shards {
+	for n := range s.sizes {
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -79,7 +79,7 @@ func (s *Split) hash(sums []Digest) Digest {
 
 // verifyShard verifies shard n, and puts the SHA-256 of its images in their places.
 func (s *Split) verifyShard(ctx context.Context, n int, sums []Digest) (found []Damage, images int, err error) {
-	name := s.ShardLocation(n)
+	name := s.Location(n)
 	f, err := s.set.open(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return []Damage{{Shard: name, What: "the shard is not there"}}, 0, nil
