@@ -43,12 +43,15 @@ func reframed(b []byte) []byte {
 // FuzzIndex: whatever the bytes are, parsing ends in an error or in an index that can be used. Checksums are mended, or no change
 // would get past them; and the hash is not compared, as it could not be guessed.
 func FuzzIndex(f *testing.F) {
-	dir, _, _ := writeSet(f)
-	good, err := os.ReadFile(filepath.Join(dir, IndexName))
+	entries, data := images(20)
+	for i := range entries {
+		entries[i].Label = i % 3
+	}
+	s, err := NewSplitIndex("train", []*Shard{writeShard(f, f.TempDir(), "train", 0, entries, data, []int{7, 2, 19, 4, 5, 6, 1, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17})})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(good)
+	f.Add((&Index{Recipe: []byte("{}"), Classes: []string{"a", "b", "c"}, Splits: []SplitIndex{s}}).encode())
 	f.Add(frame(kindSet, make([]byte, 36)))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
