@@ -113,7 +113,7 @@ func (o *packOptions) run(cmd *cobra.Command, src, out string) (err error) {
 	c.Out, c.Shuffle, c.ShuffleSeed = out, cmd.Flags().Changed("shuffle-seed"), o.seed
 	m := newMeter(cmd.ErrOrStderr(), "images")
 	m.event("opening " + src)
-	splits, err := openSplits(cmd.Context(), src, o.split)
+	splits, err := splitsToPack(cmd.Context(), src, o.split)
 	if err != nil {
 		return err
 	}
@@ -149,8 +149,8 @@ func (o *packOptions) report(cmd *cobra.Command, out string, r *packer.Report, m
 	return err
 }
 
-// openSplits opens the splits to pack.
-func openSplits(ctx context.Context, src, which string) ([]packer.Split, error) {
+// splitsToPack opens what is to be packed.
+func splitsToPack(ctx context.Context, src, which string) ([]packer.Split, error) {
 	var names []string
 	switch which {
 	case "all":
