@@ -22,15 +22,15 @@ func dataCommand() *cobra.Command {
 	return cmd
 }
 
-// byteUnits are what a size may end in, longest first.
-var byteUnits = []struct {
+// unitsOfBytes are what a size may end in, longest first.
+var unitsOfBytes = []struct {
 	name string
 	size float64
 }{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"KB", 1e3}, {"B", 1}, {"", 1}}
 
 // parseBytes reads a size such as 256MiB, 1.5GB or 1000000.
 func parseBytes(s string) (int64, error) {
-	for _, u := range byteUnits {
+	for _, u := range unitsOfBytes {
 		number, ok := strings.CutSuffix(s, u.name)
 		if !ok {
 			continue
@@ -46,7 +46,7 @@ func parseBytes(s string) (int64, error) {
 
 // formatBytes writes a size with three digits or so.
 func formatBytes(n int64) string {
-	for _, u := range byteUnits[4:] {
+	for _, u := range unitsOfBytes[4:] {
 		if v := float64(n) / u.size; u.size > 1 && v >= 1 {
 			return strconv.FormatFloat(v, 'f', max(0, 2-int(math.Log10(v))), 64) + " " + u.name
 		}
