@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"syscall"
 
 	"github.com/lockstep-ml/lockstep/internal/crc32c"
 	"github.com/lockstep-ml/lockstep/shard/pack"
@@ -14,10 +15,13 @@ import (
 
 // OpenPacked opens the packed set at o.Path for what concerns the set and not its samples: nil where there is none.
 func OpenPacked(ctx context.Context, o Options) (*pack.Set, error) {
+	if o.Path == Builtin {
+		return nil, nil
+	}
 	set, err := pack.Open(ctx, o.Path, func(ctx context.Context, location string) (source.File, error) {
 		return source.Open(ctx, location, source.Options{})
 	})
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // what lies there may be a file
 		return nil, nil
 	}
 	if err != nil {
