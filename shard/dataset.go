@@ -87,6 +87,7 @@ type Dataset struct {
 	classes     []string
 	encoding    Encoding
 	hashed      bool
+	contents    string // fingerprint of all that is in it, where the set brings one
 	skipDamaged bool
 	store       store
 	opener      *source.Opener
@@ -250,8 +251,11 @@ func (d *Dataset) decode(dec *Decoder, dst *raster.Image, b []byte, i int) error
 
 // Fingerprint is the hex SHA-256 of split, classes and every sample's name, size and label, and of the CRC-32C of its bytes where
 // opening had to read them anyway (.tar.gz, CIFAR binary, builtin). Two machines that open the same file see the same fingerprint;
-// a .tar and the .tar.gz of it do not.
+// a .tar and the .tar.gz of it do not. A packed set brings its own, of classes, names, labels and contents.
 func (d *Dataset) Fingerprint() string {
+	if d.contents != "" {
+		return d.contents
+	}
 	h := sha256.New()
 	var num [8]byte
 	u64 := func(v uint64) {

@@ -14,6 +14,9 @@ import (
 
 // openFolder lists a folder, or what a bucket has below a prefix, and finds out what kind of data set it holds.
 func openFolder(ctx context.Context, o Options, root string) (*tree, error) {
+	if t, err := openPacked(ctx, o, root); t != nil || err != nil {
+		return t, err
+	}
 	store := &folderStore{opener: o.opener, root: root}
 	t := &tree{what: source.Clean(root), store: store}
 	var names arena
@@ -71,6 +74,11 @@ func openPath(ctx context.Context, o Options, guess bool) (*tree, error) {
 	}
 	if isFolder(o.Path) {
 		return openFolder(ctx, o, o.Path)
+	}
+	if source.Remote(o.Path) && !source.Lists(o.Path) && !isArchive(path.Base(pathOf(o.Path))) { // over HTTP nothing but its index tells a folder
+		if t, err := openPacked(ctx, o, o.Path); t != nil || err != nil {
+			return t, err
+		}
 	}
 	f, err := o.opener.Open(ctx, o.Path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/lockstep-ml/lockstep/shard/pack"
 )
 
 // A member is one file of a folder or archive, before it is known what kind of data set it belongs to.
@@ -26,15 +28,19 @@ type member struct {
 type tree struct {
 	what    string // for errors: the path
 	members []member
-	hashed  bool     // every member's crc is set
-	files   []string // the names of several archives; nil for one, or a folder
-	classes []string // sorted, where they are known otherwise than from the members
-	split   string   // the one that all members belong to, where it was chosen by the names of shards
+	hashed  bool      // every member's crc is set
+	files   []string  // the names of several archives; nil for one, or a folder
+	classes []string  // sorted, where they are known otherwise than from the members
+	split   string    // the one that all members belong to, where it was chosen by the names of shards
+	packed  *pack.Set // what it is made of, where it is packed
 	store   store
 }
 
 // dataset recognises the kind of data set by the members' names.
 func (t *tree) dataset(ctx context.Context, o Options) (*Dataset, error) {
+	if t.packed != nil {
+		return t.packedDataset(o.Split)
+	}
 	if k := t.cifarKind(); k != nil {
 		return t.cifar(ctx, k, o.Split)
 	}

@@ -7,8 +7,6 @@ import (
 	"io"
 	"sync"
 
-	"github.com/spf13/cobra"
-
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/shard"
 	"github.com/lockstep-ml/lockstep/worker"
@@ -17,11 +15,6 @@ import (
 // dataset is a run's data: the training split, and the one to evaluate on, nil where there is none.
 type dataset struct {
 	train, test *shard.Dataset
-}
-
-// openData opens both splits of what lies at one place.
-func openData(ctx context.Context, path string, skipDamaged bool) (*dataset, error) {
-	return openSplits(ctx, shard.Options{Path: path, SkipDamaged: skipDamaged})
 }
 
 // openSplits opens both splits.
@@ -186,34 +179,4 @@ func compact(b *shard.Batch) core.Batch {
 		n++
 	}
 	return core.Batch{Images: b.Images[:n*per], Labels: b.Labels[:n]}
-}
-
-func dataCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "data", Short: "Look into data sets"}
-	var asJSON bool
-	ls := &cobra.Command{
-		Use:     "ls PATH",
-		Short:   "Say what a data set holds",
-		Example: "  lockstep data ls cifar10.tar.gz\n  lockstep data ls builtin --json",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := openData(cmd.Context(), args[0], false)
-			if err != nil {
-				return err
-			}
-			defer d.close() // only read from
-			if asJSON {
-				out := map[string]any{"train": d.train.Len(), "classes": d.train.Classes(), "fingerprint": d.fingerprint()}
-				if d.test != nil {
-					out["test"] = d.test.Len()
-				}
-				return printJSON(cmd.OutOrStdout(), out)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\nclasses: %v\nfingerprint: %s\n", args[0], d.summary(), d.train.Classes(), d.fingerprint())
-			return err
-		},
-	}
-	ls.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	cmd.AddCommand(ls, ledgerCommand())
-	return cmd
 }
