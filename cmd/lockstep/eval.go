@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/cpu"
-	"github.com/lockstep-ml/lockstep/internal/snapshot"
 	"github.com/lockstep-ml/lockstep/shard"
 )
 
@@ -38,7 +37,8 @@ func evalCommand() *cobra.Command {
 		Use:   "eval --weights FILE|DIR --data PATH",
 		Short: "Evaluate weights on images",
 		Long: `Evaluates weights on a split of a data set: top-1, top-5 and mean cross-entropy.
-A checkpoint or a run's folder brings its own network, normalisation and precision; a .safetensors file needs --arch.`,
+A checkpoint or a run's folder brings its own network, normalisation and precision, and what lockstep exported its network and
+normalisation; other weights (safetensors, PyTorch's .pth) need --arch.`,
 		Example: `  lockstep eval --weights runs/mine --data cifar10.tar.gz
   lockstep eval --arch cifar-resnet20 --weights w.safetensors --data cifar10.tar.gz --split test --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`,
 		Args: cobra.NoArgs,
@@ -53,7 +53,7 @@ A checkpoint or a run's folder brings its own network, normalisation and precisi
 	for _, name := range []string{"arch", "data", "mean", "std", "resolution", "classes", "precision", "skip-damaged"} {
 		f.AddFlag(o.settings.flags.Lookup(name))
 	}
-	f.StringVar(&o.weights, "weights", "", "a .safetensors file, a checkpoint, or a run's folder (its newest checkpoint)")
+	f.StringVar(&o.weights, "weights", "", weightsHelp)
 	f.StringVar(&o.split, "split", "test", "which images: train, test, val or all")
 	f.IntVar(&o.batch, "eval-batch", 100, "images at a time; changes speed and memory only")
 	f.IntVar(&o.threads, "threads", 0, "cores; 0: all")
@@ -64,40 +64,32 @@ A checkpoint or a run's folder brings its own network, normalisation and precisi
 	return cmd
 }
 
-// adopt takes what the weights' checkpoint says of its run, where no flag says otherwise, and gives its state.
-func (o *evalOptions) adopt(cmd *cobra.Command) (*snapshot.Snapshot, error) {
-	if isFile(o.weights) && filepath.Ext(o.weights) != ".ckpt" {
-		return nil, nil
-	}
-	c, err := loadNewest(cmd, o.weights)
+// adopt opens the weights, and takes the settings that come with them where no flag says otherwise.
+func (o *evalOptions) adopt(cmd *cobra.Command) (*weightsFile, error) {
+	w, err := findWeights(cmd, o.weights)
 	if err != nil {
 		return nil, err
 	}
-	r, s, err := recordOf(c.Config)
+	if w.ckpt == nil {
+		return w, w.adopt(o.settings)
+	}
+	r, s, err := recordOf(w.ckpt.Config)
 	if err != nil {
 		return nil, err
 	}
-	for name, v := range o.settings.given() {
-		if f := s.flags.Lookup(name); f != nil {
-			if err := s.flags.Set(name, v); err != nil {
-				return nil, err
-			}
-		}
+	if err := s.override(o.settings); err != nil {
+		return nil, err
 	}
 	if s.classes == 0 {
 		s.classes = len(r.Classes)
 	}
 	o.settings = s
-	net, err := s.network(s.classes)
-	if err != nil {
-		return nil, err
-	}
-	return c.Snapshot(tableFor(net))
+	return w, nil
 }
 
 func evaluate(cmd *cobra.Command, o evalOptions) error {
 	ctx := cmd.Context()
-	state, err := o.adopt(cmd)
+	w, err := o.adopt(cmd)
 	if err != nil {
 		return err
 	}
@@ -110,14 +102,16 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 		return err
 	}
 	defer ds.Close() // only read from
-	net, err := s.network(len(ds.Classes()))
+	net, err := s.network(max(len(ds.Classes()), checkpoint.Classes(w.arrays)))
 	if err != nil {
 		return err
 	}
-	if state == nil {
-		if state, err = loadWeights(ctx, o.weights, net); err != nil {
-			return err
-		}
+	state, err := w.state(net)
+	if err != nil {
+		return err
+	}
+	for _, n := range w.remarks(net) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note:", n)
 	}
 	transform := s.transform(net, false)
 	cfg := core.CompileConfig{Batch: o.batch, Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true, Precision: core.Precision(s.precision)}
