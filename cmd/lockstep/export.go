@@ -112,21 +112,27 @@ var layerKinds = map[core.Op]onnx.Kind{
 }
 
 func (t *trained) writeONNX(path string, fold bool) error {
-	meta, err := t.metadata()
+	m, err := t.onnxModel(fold)
 	if err != nil {
 		return err
+	}
+	return vfs.WriteAtomic(vfs.OS{}, path, 0o644, m.Write)
+}
+
+func (t *trained) onnxModel(fold bool) (*onnx.Model, error) {
+	meta, err := t.metadata()
+	if err != nil {
+		return nil, err
 	}
 	maps.DeleteFunc(meta, func(k, _ string) bool { return k == "format" })
 	m := &onnx.Model{Name: t.net.Name, Resolution: t.transform().Resolution, Epsilon: core.BNEpsilon, FoldNorm: fold, Version: buildVersion(), Metadata: meta}
 	for _, n := range t.net.Nodes {
 		kind, known := layerKinds[n.Op]
 		if !known {
-			return fmt.Errorf("%s has a layer %s of kind %s, which has no counterpart in ONNX here", t.net.Name, n.Name, n.Op)
+			return nil, fmt.Errorf("%s has a layer %s of kind %s, which has no counterpart in ONNX here", t.net.Name, n.Name, n.Op)
 		}
 		m.Layers = append(m.Layers, onnx.Layer{Kind: kind, Name: n.Name, Inputs: n.Inputs, Channels: n.Channels, Kernel: n.Kernel, Stride: n.Stride, Pad: n.Pad})
 	}
-	if m.Weights, err = checkpoint.ExportWeights(t.state, tableFor(t.net)); err != nil {
-		return err
-	}
-	return vfs.WriteAtomic(vfs.OS{}, path, 0o644, m.Write)
+	m.Weights, err = checkpoint.ExportWeights(t.state, tableFor(t.net))
+	return m, err
 }
