@@ -37,12 +37,22 @@ func (b *builder) lay() {
 		if i == last {
 			name = OutputName
 		}
-		if want := map[Kind]int{Input: 0, Add: 2}; len(in) != 1 && len(in) != want[l.Kind] {
-			b.fault("layer %s has %d inputs", l.Name, len(in))
+		if want := inputsOf(l.Kind); len(in) != want {
+			b.fault("layer %s has %d inputs, wants %d", l.Name, len(in), want)
 			return
 		}
 		b.values[i] = b.layer(i, l, name, in)
 	}
+}
+
+func inputsOf(k Kind) int {
+	switch k {
+	case Input:
+		return 0
+	case Add:
+		return 2
+	}
+	return 1
 }
 
 // layer appends the operators of one layer and gives the name of its value.
