@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -10,6 +12,7 @@ import (
 	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/cpu"
+	"github.com/lockstep-ml/lockstep/internal/snapshot"
 	"github.com/lockstep-ml/lockstep/shard"
 )
 
@@ -102,7 +105,11 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 		return err
 	}
 	defer ds.Close() // only read from
-	net, err := s.network(max(len(ds.Classes()), checkpoint.Classes(w.arrays)))
+	classes := len(ds.Classes())
+	if s.classes == 0 { // a network may tell apart more classes than a data set has
+		classes = max(classes, checkpoint.Classes(w.arrays))
+	}
+	net, err := s.network(classes)
 	if err != nil {
 		return err
 	}
@@ -114,15 +121,11 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), "note:", n)
 	}
 	transform := s.transform(net, false)
-	cfg := core.CompileConfig{Batch: o.batch, Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true, Precision: core.Precision(s.precision)}
-	engine, err := cpu.New(net, cfg)
+	engine, err := evaluator(net, state, core.CompileConfig{Batch: o.batch, Resolution: transform.Resolution, Threads: o.threads, Precision: core.Precision(s.precision)})
 	if err != nil {
 		return err
 	}
 	defer engine.Close() // nothing is lost by it
-	if err := engine.SetState(stateOf(state)); err != nil {
-		return err
-	}
 	res, err := evalOn(ctx, engine, net, shard.EvalConfig{Dataset: ds, Transform: transform, Batch: o.batch})
 	if err != nil {
 		return err
@@ -130,11 +133,28 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 	for _, name := range ds.Damaged() {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: left out, damaged:", name)
 	}
-	if o.asJSON {
-		return printJSON(cmd.OutOrStdout(), res)
+	return res.print(cmd.OutOrStdout(), o.asJSON)
+}
+
+// evaluator compiles the fast engine for evaluation alone, with a state.
+func evaluator(net *core.Network, state *snapshot.Snapshot, cfg core.CompileConfig) (core.Engine[float32], error) {
+	cfg.EvalOnly = true
+	engine, err := cpu.New(net, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := engine.SetState(stateOf(state)); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return engine, nil
+}
+
+func (res *evalResult) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, res)
 	}
 	n := float64(res.Images)
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images: top-1 %.2f %%, top-5 %.2f %%, loss %.4f (%.0f img/s)\n",
+	_, err := fmt.Fprintf(w, "%d images: top-1 %.2f %%, top-5 %.2f %%, loss %.4f (%.0f img/s)\n",
 		res.Images, 100*float64(res.Correct1)/n, 100*float64(res.Correct5)/n, res.Loss, res.ImagesPerSecond)
 	return err
 }

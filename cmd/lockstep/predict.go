@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockstep-ml/lockstep/core"
-	"github.com/lockstep-ml/lockstep/core/cpu"
 	"github.com/lockstep-ml/lockstep/shard"
 	"github.com/lockstep-ml/lockstep/shard/raster"
 )
@@ -100,25 +99,9 @@ func (o *predictOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer p.engine.Close() // nothing is lost by it
-	var all []prediction
-	failed := 0
-	for some := range slices.Chunk(images, p.batch) {
-		if err := cmd.Context().Err(); err != nil {
-			return errInterrupted
-		}
-		got, err := p.predict(cmd, some)
-		if err != nil {
-			return err
-		}
-		for _, g := range got {
-			if g.Error != "" {
-				failed++
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", g.Image, g.Error)
-			} else if !o.asJSON {
-				fmt.Fprintln(cmd.OutOrStdout(), g)
-			}
-		}
-		all = append(all, got...)
+	all, failed, err := p.predictAll(cmd, images, o.asJSON)
+	if err != nil {
+		return err
 	}
 	if o.asJSON {
 		if err := printJSON(cmd.OutOrStdout(), map[string]any{"images": len(all), "predictions": all}); err != nil {
@@ -129,6 +112,29 @@ func (o *predictOptions) run(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%d of %d images could not be read", failed, len(all))
 	}
 	return nil
+}
+
+// predictAll classifies images batch by batch, prints each as it comes unless quiet, and counts those that could not be read.
+func (p *predictor) predictAll(cmd *cobra.Command, images []string, quiet bool) (all []prediction, failed int, err error) {
+	for some := range slices.Chunk(images, p.batch) {
+		if cmd.Context().Err() != nil {
+			return nil, 0, errInterrupted
+		}
+		got, err := p.predict(cmd, some)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, g := range got {
+			if g.Error != "" {
+				failed++
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", g.Image, g.Error)
+			} else if !quiet {
+				fmt.Fprintln(cmd.OutOrStdout(), g)
+			}
+		}
+		all = append(all, got...)
+	}
+	return all, failed, nil
 }
 
 // String gives a line: the image, and its classes with their probabilities in per cent.
@@ -166,12 +172,9 @@ func newPredictor(t *trained, batch, top, threads int) (*predictor, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
 	}
-	engine, err := cpu.New(t.net, core.CompileConfig{Batch: batch, Resolution: f.Resolution, Threads: threads, EvalOnly: true, Precision: core.Precision(t.settings.precision)})
+	engine, err := evaluator(t.net, t.state, core.CompileConfig{Batch: batch, Resolution: f.Resolution, Threads: threads, Precision: core.Precision(t.settings.precision)})
 	if err != nil {
 		return nil, err
-	}
-	if err := engine.SetState(stateOf(t.state)); err != nil {
-		return nil, errors.Join(err, engine.Close())
 	}
 	return &predictor{trained: t, engine: engine, batch: batch, top: min(top, t.net.Classes), augmenter: shard.NewAugmenter(f), values: f.Values(),
 		images: make([]float32, batch*f.Values()), labels: make([]int32, batch), logits: make([]float32, batch*t.net.Classes)}, nil
