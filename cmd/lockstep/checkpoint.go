@@ -200,7 +200,8 @@ func checkpointImport() *cobra.Command {
 // save makes a folder with the state as its only checkpoint.
 func (t *trained) save(ctx context.Context, dir string) (string, error) {
 	s := newSettings()
-	s.arch, s.classes, s.mean, s.std, s.resolution = t.net.Name, t.net.Classes, t.settings.mean, t.settings.std, t.settings.resolution
+	s.arch, s.classes = t.net.Name, t.net.Classes
+	s.mean, s.std, s.resolution, s.augment = t.settings.mean, t.settings.std, t.settings.resolution, t.settings.augment
 	c, err := checkpoint.FromSnapshot(t.state, tableFor(t.net))
 	if err != nil {
 		return "", err

@@ -131,6 +131,9 @@ func (t *trained) metadata() (map[string]string, error) {
 	}
 	meta := map[string]string{"format": "pt", metaArch: t.settings.arch, metaHash: t.state.Hash(), metaStep: fmt.Sprint(t.state.Step),
 		metaPrefix + "mean": floats(f.Mean), metaPrefix + "std": floats(f.Std), metaPrefix + "resolution": fmt.Sprint(f.Resolution)}
+	if t.settings.augment != "" {
+		meta[metaPrefix+"augment"] = t.settings.augment // its kind says how images are cropped
+	}
 	if t.classes != nil {
 		names, err := json.Marshal(t.classes)
 		if err != nil {

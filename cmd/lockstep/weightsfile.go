@@ -36,7 +36,7 @@ const (
 )
 
 // metaSettings are the settings that travel with weights: what else is needed to use them.
-var metaSettings = []string{"arch", "mean", "std", "resolution"}
+var metaSettings = []string{"arch", "mean", "std", "resolution", "augment"}
 
 // openWeights reads a file of weights.
 func openWeights(ctx context.Context, path string) (*weightsFile, error) {
