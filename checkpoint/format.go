@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -26,6 +27,9 @@ const (
 	// maxRatio bounds what a zstd section may claim to hold: an RLE block makes 128 KiB out of 4 bytes, nothing does better.
 	maxRatio = 128 << 10 / 4
 )
+
+// Is says whether a file that begins with these bytes, 8 or more, is a checkpoint.
+func Is(head []byte) bool { return bytes.HasPrefix(head, []byte(magic)) }
 
 // Encoding says how a section's bytes make floats.
 type Encoding string

@@ -36,7 +36,10 @@ var dtypeBytes = map[DType]int{
 	"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
 }
 
-// Array is one tensor of a safetensors file.
+// Bytes is the size of a value, 0 for a type that the format does not have.
+func (t DType) Bytes() int { return dtypeBytes[t] }
+
+// Array is one tensor of a file of weights.
 type Array struct {
 	Name  string
 	DType DType // in the file; floats of any type are held as float32
@@ -78,7 +81,7 @@ func ReadSafetensors(r io.ReaderAt, size, maxBytes int64) ([]Array, map[string]s
 		if maxBytes -= memoryBytes(h.DType) * n; maxBytes < 0 {
 			return nil, nil, fmt.Errorf("%w: tensor %q: the values take more memory than allowed", ErrSafetensors, a.Name)
 		}
-		if err := a.read(r, base+h.Offsets[0], int(n)); err != nil {
+		if err := a.ReadValues(r, base+h.Offsets[0], int(n)); err != nil {
 			return nil, nil, fmt.Errorf("%w: tensor %q at byte %d: %w", ErrSafetensors, a.Name, base+h.Offsets[0], err)
 		}
 		arrays = append(arrays, a)
@@ -213,8 +216,9 @@ func checkLayout(heads []arrayHeader, names []string, area int64) error {
 	return nil
 }
 
-// read fills the array with n values at a place of the file.
-func (a *Array) read(r io.ReaderAt, at int64, n int) error {
+// ReadValues fills the array with n little-endian values of its type that begin at byte at. Of types whose values are not held it reads
+// nothing. An error is one of reading, or a float64 too large for a float32.
+func (a *Array) ReadValues(r io.ReaderAt, at int64, n int) error {
 	width := dtypeBytes[a.DType]
 	switch a.DType {
 	case F64, F32, F16, BF16:

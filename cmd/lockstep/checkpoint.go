@@ -13,10 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockstep-ml/lockstep/checkpoint"
-	"github.com/lockstep-ml/lockstep/core"
-	"github.com/lockstep-ml/lockstep/core/resnet"
-	"github.com/lockstep-ml/lockstep/internal/snapshot"
-	"github.com/lockstep-ml/lockstep/internal/vfs"
 )
 
 func checkpointCommand() *cobra.Command {
@@ -25,7 +21,8 @@ func checkpointCommand() *cobra.Command {
   lockstep checkpoint verify runs/mine/checkpoints/step-000000000500.ckpt
   lockstep checkpoint hash runs/mine
   lockstep checkpoint export runs/mine weights.safetensors
-  lockstep checkpoint import weights.safetensors runs/start --arch resnet50`}
+  lockstep checkpoint export runs/mine model.onnx --fold-bn
+  lockstep checkpoint import resnet50.pth runs/start --arch resnet50-v1.5`}
 	cmd.AddCommand(checkpointLs(), checkpointVerify(), checkpointHash(), checkpointExport(), checkpointImport())
 	return cmd
 }
@@ -174,76 +171,47 @@ func checkpointHash() *cobra.Command {
 	return cmd
 }
 
-func checkpointExport() *cobra.Command {
-	return &cobra.Command{Use: "export FILE|DIR OUT.safetensors", Short: "Write weights and BN statistics under torchvision's names", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := loadNewest(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			r, s, err := recordOf(c.Config)
-			if err != nil {
-				return err
-			}
-			net, err := s.network(len(r.Classes))
-			if err != nil {
-				return err
-			}
-			state, err := c.Snapshot(tableFor(net))
-			if err != nil {
-				return err
-			}
-			arrays, err := checkpoint.ExportWeights(state, tableFor(net))
-			if err != nil {
-				return err
-			}
-			meta := map[string]string{"format": "pt", "lockstep.arch": s.arch, "lockstep.hash": c.Hash, "lockstep.step": fmt.Sprint(c.Step)}
-			if err := checkpoint.SaveSafetensors(vfs.OS{}, args[1], arrays, meta); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s after %d steps, %d parameters\n", args[1], s.arch, c.Step, net.ParamLen())
-			return err
-		}}
-}
-
 func checkpointImport() *cobra.Command {
-	var arch string
-	var classes int
-	cmd := &cobra.Command{Use: "import WEIGHTS.safetensors DIR --arch NAME", Short: "Make a folder with a checkpoint of step 0 from weights", Args: cobra.ExactArgs(2),
+	own := newSettings()
+	cmd := &cobra.Command{Use: "import WEIGHTS DIR", Short: "Make a folder with a checkpoint of step 0 from weights: safetensors, or PyTorch's .pth", Args: cobra.ExactArgs(2),
+		Example: "  lockstep checkpoint import resnet50-11ad3fa6.pth runs/start --arch resnet50-v1.5",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			net, err := resnet.Build(arch, classes)
+			if err := loadSettings(cmd.Flags()); err != nil {
+				return err
+			}
+			t, err := openTrained(cmd, args[0], own)
 			if err != nil {
 				return err
 			}
-			state, err := loadWeights(cmd.Context(), args[0], net)
+			t.state.Step = 0
+			path, err := t.save(cmd.Context(), args[1])
 			if err != nil {
 				return err
 			}
-			state.Step = 0
-			path, err := saveImported(cmd.Context(), net, state, args[1])
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %d parameters, hash %s\n", path, arch, net.ParamLen(), state.Hash())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %d parameters, hash %s\n", path, t.settings.arch, t.net.ParamLen(), t.state.Hash())
 			return err
 		}}
-	cmd.Flags().StringVar(&arch, "arch", "", "network: "+resnet.Grammar)
-	cmd.Flags().IntVar(&classes, "classes", 0, "classes; 0: those the name implies")
-	if err := cmd.MarkFlagRequired("arch"); err != nil {
-		panic(err) // the flag is defined above
+	for _, name := range append([]string{"classes"}, metaSettings...) {
+		cmd.Flags().AddFlag(own.flags.Lookup(name))
 	}
 	return cmd
 }
 
-func saveImported(ctx context.Context, net *core.Network, state *snapshot.Snapshot, dir string) (string, error) {
+// save makes a folder with the state as its only checkpoint.
+func (t *trained) save(ctx context.Context, dir string) (string, error) {
 	s := newSettings()
-	s.arch, s.classes = net.Name, net.Classes
-	c, err := checkpoint.FromSnapshot(state, tableFor(net))
+	s.arch, s.classes = t.net.Name, t.net.Classes
+	s.mean, s.std, s.resolution, s.augment = t.settings.mean, t.settings.std, t.settings.resolution, t.settings.augment
+	c, err := checkpoint.FromSnapshot(t.state, tableFor(t.net))
 	if err != nil {
 		return "", err
 	}
 	c.Version = buildVersion()
-	if c.Config, err = json.Marshal(runRecord{Settings: s.values(), Classes: make([]string, net.Classes)}); err != nil {
+	names := t.classes
+	if len(names) != t.net.Classes {
+		names = make([]string, t.net.Classes)
+	}
+	if c.Config, err = json.Marshal(runRecord{Settings: s.values(), Classes: names}); err != nil {
 		return "", err
 	}
 	store, err := checkpoint.Open(checkpoint.DefaultOptions(checkpointDir(dir)))

@@ -2,14 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/core/cpu"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
@@ -44,7 +46,8 @@ func evalCommand() *cobra.Command {
 		Use:   "eval --weights FILE|DIR --data PATH",
 		Short: "Evaluate weights on images",
 		Long: `Evaluates weights on a split of a data set: top-1, top-5 and mean cross-entropy.
-A checkpoint or a run's folder brings its own network, normalisation and precision; a .safetensors file needs --arch.
+A checkpoint or a run's folder brings its own network, normalisation and precision, and what lockstep exported its network and
+normalisation; other weights (safetensors, PyTorch's .pth) need --arch.
 
 With --crops 10 the four corners, the centre and their mirror images are evaluated instead of the centre alone, and their probabilities averaged.`,
 		Example: `  lockstep eval --weights runs/mine --data cifar10.tar.gz
@@ -62,7 +65,7 @@ With --crops 10 the four corners, the centre and their mirror images are evaluat
 	for _, name := range evalSettings {
 		f.AddFlag(o.settings.flags.Lookup(name))
 	}
-	f.StringVar(&o.weights, "weights", "", "a .safetensors file, a checkpoint, or a run's folder (its newest checkpoint)")
+	f.StringVar(&o.weights, "weights", "", weightsHelp)
 	f.StringVar(&o.split, "split", "test", "which images: train, test, val or all")
 	f.IntVar(&o.batch, "eval-batch", 100, "images at a time; changes speed and memory only")
 	f.IntVar(&o.crops, "crops", 1, "views of an image whose probabilities are averaged: 1 or 10")
@@ -74,40 +77,32 @@ With --crops 10 the four corners, the centre and their mirror images are evaluat
 	return cmd
 }
 
-// adopt takes what the weights' checkpoint says of its run, where no flag says otherwise, and gives its state.
-func (o *evalOptions) adopt(cmd *cobra.Command) (*snapshot.Snapshot, error) {
-	if isFile(o.weights) && filepath.Ext(o.weights) != ".ckpt" {
-		return nil, nil
-	}
-	c, err := loadNewest(cmd, o.weights)
+// adopt opens the weights, and takes the settings that come with them where no flag says otherwise.
+func (o *evalOptions) adopt(cmd *cobra.Command) (*weightsFile, error) {
+	w, err := findWeights(cmd, o.weights)
 	if err != nil {
 		return nil, err
 	}
-	r, s, err := recordOf(c.Config)
+	if w.ckpt == nil {
+		return w, w.adopt(o.settings)
+	}
+	r, s, err := recordOf(w.ckpt.Config)
 	if err != nil {
 		return nil, err
 	}
-	for name, v := range o.settings.given() {
-		if f := s.flags.Lookup(name); f != nil {
-			if err := s.flags.Set(name, v); err != nil {
-				return nil, err
-			}
-		}
+	if err := s.override(o.settings); err != nil {
+		return nil, err
 	}
 	if s.classes == 0 {
 		s.classes = len(r.Classes)
 	}
 	o.settings = s
-	net, err := s.network(s.classes)
-	if err != nil {
-		return nil, err
-	}
-	return c.Snapshot(tableFor(net))
+	return w, nil
 }
 
 func evaluate(cmd *cobra.Command, o evalOptions) error {
 	ctx := cmd.Context()
-	state, err := o.adopt(cmd)
+	w, err := o.adopt(cmd)
 	if err != nil {
 		return err
 	}
@@ -120,29 +115,31 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 		return err
 	}
 	defer ds.Close() // only read from
-	net, err := s.network(len(ds.Classes()))
+	classes := len(ds.Classes())
+	if s.classes == 0 { // a network may tell apart more classes than a data set has
+		classes = max(classes, checkpoint.Classes(w.arrays))
+	}
+	net, err := s.network(classes)
 	if err != nil {
 		return err
 	}
-	if state == nil {
-		if state, err = loadWeights(ctx, o.weights, net); err != nil {
-			return err
-		}
+	state, err := w.state(net)
+	if err != nil {
+		return err
+	}
+	for _, n := range w.remarks(net) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note:", n)
 	}
 	transform, err := o.transform(ctx, net)
 	if err != nil {
 		return err
 	}
 	images := max(1, o.batch/transform.ViewCount())
-	cfg := core.CompileConfig{Batch: images * transform.ViewCount(), Resolution: transform.Resolution, Threads: o.threads, EvalOnly: true, Precision: core.Precision(s.precision)}
-	engine, err := cpu.New(net, cfg)
+	engine, err := evaluator(net, state, core.CompileConfig{Batch: images * transform.ViewCount(), Resolution: transform.Resolution, Threads: o.threads, Precision: core.Precision(s.precision)})
 	if err != nil {
 		return err
 	}
 	defer engine.Close() // nothing is lost by it
-	if err := engine.SetState(stateOf(state)); err != nil {
-		return err
-	}
 	res, err := evalOn(ctx, engine, net, shard.EvalConfig{Dataset: ds, Transform: transform, Batch: images})
 	if err != nil {
 		return err
@@ -154,11 +151,28 @@ func evaluate(cmd *cobra.Command, o evalOptions) error {
 	if s.skipDamaged.exceeded(len(damaged)) {
 		return fmt.Errorf("%w: %d, --%s %v allows no more", errTooManyDamaged, len(damaged), skipFlag, &s.skipDamaged)
 	}
-	if o.asJSON {
-		return printJSON(cmd.OutOrStdout(), res)
+	return res.print(cmd.OutOrStdout(), o.asJSON)
+}
+
+// evaluator compiles the fast engine for evaluation alone, with a state.
+func evaluator(net *core.Network, state *snapshot.Snapshot, cfg core.CompileConfig) (core.Engine[float32], error) {
+	cfg.EvalOnly = true
+	engine, err := cpu.New(net, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := engine.SetState(stateOf(state)); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return engine, nil
+}
+
+func (res *evalResult) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, res)
 	}
 	n := float64(res.Images)
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images: top-1 %.2f %%, top-5 %.2f %%, loss %.4f (%.0f img/s)\n",
+	_, err := fmt.Fprintf(w, "%d images: top-1 %.2f %%, top-5 %.2f %%, loss %.4f (%.0f img/s)\n",
 		res.Images, 100*float64(res.Correct1)/n, 100*float64(res.Correct5)/n, res.Loss, res.ImagesPerSecond)
 	return err
 }

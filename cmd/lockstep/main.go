@@ -74,7 +74,7 @@ were, how many threads they had, or what was interrupted and resumed.`,
 		SilenceUsage:  true,
 		Version:       buildVersion(),
 	}
-	cmd.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), statusCommand(), evalCommand(), modelCommand(),
+	cmd.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), statusCommand(), evalCommand(), predictCommand(), modelCommand(),
 		checkpointCommand(), dataCommand(), benchCommand(), simulateCommand(), certsCommand(), soakCommand())
 	return cmd
 }

@@ -327,11 +327,15 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 	if p.settings.initFrom == "" {
 		p.initial = freshState(p.network, p.settings.seed)
 	} else {
-		if p.initial, err = loadWeights(ctx, p.settings.initFrom, p.network); err != nil {
+		w, err := openWeights(ctx, p.settings.initFrom)
+		if err != nil {
 			return err
 		}
-		p.initial.Step = 0
-		clear(p.initial.Momentum)
+		var notes []string
+		if p.initial, notes, err = w.start(p.network, p.settings.seed); err != nil {
+			return err
+		}
+		p.notes = append(p.notes, notes...)
 	}
 	_, err = p.store.Put(ctx, p.initial, server.Meta{Hash: p.initial.Hash(), Schedule: p.schedule.MarshalState()})
 	return err

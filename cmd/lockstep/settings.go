@@ -69,7 +69,7 @@ func newSettings() *settings {
 	f.Float64Var(&s.weightDecay, "weight-decay", 1e-4, "weight decay, on every parameter")
 	f.StringVar(&s.precision, "precision", string(core.FP32), precisionHelp)
 	f.IntVar(&s.wire, "wire", 32, "bits of a gradient value on the ring: 32 or 16")
-	f.StringVar(&s.initFrom, "init", "", "start from these weights (.safetensors or .ckpt) instead of He initialisation")
+	f.StringVar(&s.initFrom, "init", "", "start from these weights (safetensors, PyTorch's .pth, or .ckpt) instead of He initialisation; where they are for other classes, the last layer is drawn anew")
 	f.IntVar(&s.classes, "classes", 0, "classes of the network; 0: those of the data set")
 	f.IntVar(&s.resolution, "resolution", 0, "side of the training images; 0: what the network is made for")
 	f.StringVar(&s.augment, "augment", "", "augmentation: cifar (pad 4, crop, flip), scale (the paper's for ImageNet) or resized-crop (torchvision's); empty: by the network")

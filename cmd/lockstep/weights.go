@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/core"
 	"github.com/lockstep-ml/lockstep/internal/snapshot"
-	"github.com/lockstep-ml/lockstep/internal/vfs"
 )
 
 // tableFor gives the checkpoint package a network's tensors.
@@ -55,30 +53,6 @@ func readOnly(dir string) checkpoint.Options {
 	o := checkpoint.DefaultOptions(dir)
 	o.ReadOnly = true
 	return o
-}
-
-// loadWeights reads weights and running statistics for a network, from a checkpoint or a safetensors file.
-func loadWeights(ctx context.Context, path string, n *core.Network) (*snapshot.Snapshot, error) {
-	switch filepath.Ext(path) {
-	case ".ckpt":
-		c, err := loadCheckpoint(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		return c.Snapshot(tableFor(n))
-	case ".safetensors":
-	default:
-		return nil, fmt.Errorf("weights %s: the file must be a .safetensors or a .ckpt", path)
-	}
-	arrays, _, err := checkpoint.LoadSafetensors(vfs.OS{}, path, checkpoint.DefaultMaxBytes)
-	if err != nil {
-		return nil, err
-	}
-	s := freshState(n, 0)
-	if err := checkpoint.ImportWeights(arrays, tableFor(n), s, checkpoint.ImportOptions{}); err != nil {
-		return nil, fmt.Errorf("%s does not fit %s: %w", path, n.Name, err)
-	}
-	return s, nil
 }
 
 // runRecord is what a checkpoint keeps of its run besides the tensors.
