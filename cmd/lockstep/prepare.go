@@ -51,6 +51,8 @@ type prepared struct {
 	history  journal.Opened
 	ledger   *ledger.Writer
 	notes    []string // for people, before training begins
+
+	overruled []string // settings that the recipe would have otherwise
 }
 
 // prepare reads settings, data and checkpoints, and makes the state that training starts from.
@@ -61,6 +63,9 @@ func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
 		return nil, err
 	}
 	if p.resumed == "" {
+		if p.overruled, err = applyRecipe(p.settings); err != nil {
+			return nil, err
+		}
 		applySampleRecipe(p.settings)
 	}
 	if err := errors.Join(p.settings.validate(), p.settings.absolute()); err != nil {

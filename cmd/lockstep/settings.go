@@ -25,6 +25,7 @@ import (
 type settings struct {
 	flags *pflag.FlagSet
 
+	recipe                         string
 	arch, data, augment, precision string
 	mean, std                      numbers
 	classes, resolution            int
@@ -46,6 +47,7 @@ func newSettings() *settings {
 	s := &settings{flags: pflag.NewFlagSet("settings", pflag.ContinueOnError)}
 	f := s.flags
 	f.SortFlags = false
+	f.StringVar(&s.recipe, "recipe", "", "published settings, each of which a flag overrules: "+recipeNames())
 	f.StringVar(&s.arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
 	f.StringVar(&s.data, "data", shard.Builtin, "data set: a folder, .tar or .tar.gz of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, or builtin")
 	f.Float64Var(&s.epochs, "epochs", 0, "length of the run in passes over the training images")
