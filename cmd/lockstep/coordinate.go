@@ -19,6 +19,7 @@ import (
 
 	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/coordinator/journal"
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/internal/chaos"
 	"github.com/lockstep-ml/lockstep/internal/gossip"
@@ -39,6 +40,7 @@ type runOptions struct {
 	verify     uint64
 	assign     string // assignSpeed or assignEqual
 	keep       int
+	keepBest   bool
 	listen     string
 	control    string
 	handOver   bool // SIGTERM ends the coordinator, not the run
@@ -70,6 +72,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.resumeFrom, "resume-from", "", "go on from this checkpoint")
 	f.Uint64Var(&o.verify, "verify-every", 100, "steps between comparisons of the workers' states, to find bits that hardware got wrong; 0: never")
 	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
+	f.BoolVar(&o.keepBest, "keep-best", true, "store a checkpoint at every evaluation, and keep the best one by top-1 as best.ckpt")
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector (Jaeger, port 4317) for traces")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object as the last line")
@@ -160,6 +163,9 @@ func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 	out.begin(p, o)
 	res, err := serveRun(ctx, o, p, c, out)
 	out.end()
+	if !errors.Is(err, errHandedOver) && !errors.Is(err, journal.ErrFenced) { // else another coordinator has the folder
+		err = errors.Join(err, p.folder.finish(res, err), p.folder.best.err())
+	}
 	var interrupted *coordinator.InterruptedError
 	if errors.As(err, &interrupted) {
 		err = fmt.Errorf("%w: %w", errInterrupted, err)
@@ -194,7 +200,10 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	}
 	cfg := serverConfig(o, p, c, name, listener, node, tele, log)
 	var begun atomic.Bool // a step was done, so every worker had joined
-	cfg.Evaluated = out.evaluated
+	cfg.Evaluated = func(e coordinator.Evaluation) {
+		p.folder.evaluated(e)
+		out.evaluated(e)
+	}
 	cfg.Progress = func(g coordinator.Progress) {
 		begun.Store(begun.Load() || g.Event == "")
 		out.step(g)
@@ -203,6 +212,7 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	if err != nil {
 		return res, errors.Join(err, listener.Close())
 	}
+	defer p.folder.locate(s)
 	if c == nil {
 		out.event("workers join with: lockstep worker --join " + node.Addr())
 		return runUntilTold(ctx, s, o.handOver)
@@ -260,7 +270,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	if m.Resumed == "" {
 		m.Resumed = filepath.Join(checkpointDir(o.out), checkpoint.FileName(0))
 	}
-	m.Evaluate = p.hasTest
+	m.Evaluate, m.CheckpointEvaluated = p.hasTest, o.keepBest
 	m.EvalEvery, _ = coordinator.ParseSpan(p.settings.evalEvery) // validated before
 	m.Version, m.Settings, m.FixedCrew = buildVersion(), p.settings.values(), c != nil
 	m.DataFingerprint, m.DataSummary = p.record.Data, p.summary
@@ -275,6 +285,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 		row := ledger.Row{Step: r.Step, Generation: r.Generation, Images: r.Images}
 		copy(row.Sums[:], r.Samples)
 		p.ledger.Add(row)
+		p.folder.trained(r)
 	}
 	cfg.StepObserver = func(s coordinator.StepDone) {
 		tele.RecordStep(context.Background(), name, s.Step-1, s.Start, s.End, s.Tail) //bounded: it records a span and waits for nothing

@@ -50,6 +50,7 @@ type prepared struct {
 	journal  *journal.Journal
 	history  journal.Opened
 	ledger   *ledger.Writer
+	folder   *folder
 	notes    []string // for people, before training begins
 
 	overruled []string // settings that the recipe would have otherwise
@@ -80,7 +81,11 @@ func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
 	if err := p.claim(o); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	if err := p.start(ctx, resume); err != nil {
+	err = p.start(ctx, resume)
+	if err == nil {
+		err = p.folder.begin(p, o)
+	}
+	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
@@ -162,6 +167,9 @@ func (p *prepared) claim(o *runOptions) (err error) {
 	if p.ledger, err = p.openLedger(o); err != nil {
 		return err
 	}
+	if p.folder, err = p.openFolder(o); err != nil {
+		return err
+	}
 	return p.openStore(o)
 }
 
@@ -170,6 +178,9 @@ func (p *prepared) close() error {
 	var errs []error
 	if p.ledger != nil {
 		errs = append(errs, p.ledger.Close())
+	}
+	if p.folder != nil {
+		errs = append(errs, p.folder.metrics.Close())
 	}
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
@@ -303,7 +314,7 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 	if p.store.record, err = json.Marshal(p.record); err != nil {
 		return err
 	}
-	p.store.table, p.store.ledger = table, p.ledger
+	p.store.table, p.store.ledger, p.store.folder = table, p.ledger, p.folder
 	if resume != nil {
 		p.initial, err = resume.Snapshot(table)
 		return err
@@ -328,6 +339,7 @@ type runStore struct {
 	table  checkpoint.Table
 	record json.RawMessage
 	ledger *ledger.Writer // made safe with each checkpoint
+	folder *folder        // likewise its metrics
 }
 
 // Put implements server.Store.
@@ -343,7 +355,13 @@ func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Me
 	if err := r.ledger.Sync(); err != nil {
 		return "", fmt.Errorf("the ledger of samples: %w", err)
 	}
+	if err := r.folder.metrics.Sync(); err != nil {
+		return "", fmt.Errorf("the run's metrics: %w", err)
+	}
 	path, err := r.store.Save(ctx, c)
+	if path != "" {
+		r.folder.best.keep(s.Step, path)
+	}
 	var prune *checkpoint.PruneError
 	if errors.As(err, &prune) && path != "" {
 		return path, nil // the new one is safe; the old ones show in checkpoint ls
@@ -365,7 +383,9 @@ func (r *runStore) Get(ctx context.Context, path string) (*snapshot.Snapshot, er
 }
 
 // Drop implements server.Store.
-func (r *runStore) Drop(after uint64) error { return r.store.Drop(after) }
+func (r *runStore) Drop(after uint64) error {
+	return errors.Join(r.store.Drop(after), r.folder.best.drop(after))
+}
 
 // runName tells a run from any other, so that stray processes of an earlier one are refused. A run that is gone on with keeps its name:
 // its workers may still be there.
