@@ -241,7 +241,7 @@ func (o *experimentOptions) trainOne(cmd *cobra.Command, flags []string, dir str
 	train.SysProcAttr = childAttributes() // Ctrl-C reaches this process alone, which passes it on once
 	train.Cancel = func() error { return train.Process.Signal(os.Interrupt) }
 	train.WaitDelay = interruptPatience
-	err = train.Run() //bounded: it trains as long as it is meant to; the context interrupts it and WaitDelay kills it
+	err = train.Run()
 	if cause := context.Cause(cmd.Context()); err != nil && cause != nil {
 		return errInterrupted
 	}

@@ -83,6 +83,9 @@ func TestBudgetMovesTheRates(t *testing.T) {
 		if !strings.HasSuffix(flags, c.want) && !strings.Contains(flags, c.want) || c.want == "" && strings.Contains(flags, "--steps") {
 			t.Errorf("%+v: flags %q, want %q in them", c.o, flags, c.want)
 		}
+		if every := map[float64]string{1: "1%", 0.5: "1%", 0.1: "2%", 0.01: "10%", 0: "5%"}[p.Budget]; !strings.Contains(flags, "--eval-every "+every) {
+			t.Errorf("%+v: flags %q, want an evaluation every %s", c.o, flags, every)
+		}
 		if !strings.Contains(p.Scope(), c.scope) {
 			t.Errorf("%+v: scope %q, want %q in it", c.o, p.Scope(), c.scope)
 		}

@@ -47,8 +47,12 @@ func (p *Plan) WriteResponses(fsys vfs.FS, dir string, found []Finding, all []Re
 }
 
 func (p *Plan) writeReport(fsys vfs.FS, dir, body string) error {
-	head := fmt.Sprintf("# %s, %s networks\n\n%s on %s, seed %d.\n", p.Kind, p.Family, capital(p.Scope()), p.dataName(), p.Seed)
-	if p.Budget != 1 {
+	head := fmt.Sprintf("# %s\n\nRuns: %s. Data: %s.", p.Kind, p.Scope(), p.dataName())
+	if len(p.Networks) > 0 {
+		head += fmt.Sprintf(" Seed: %d.", p.Seed)
+	}
+	head += "\n"
+	if len(p.Networks) > 0 && p.Budget != 1 {
 		head += "\n**The runs are not of the paper's length: what follows shows tendencies, not the paper's figures.**\n"
 	}
 	return vfs.WriteAtomic(fsys, filepath.Join(dir, ReportName), 0o644, func(w io.Writer) error {
@@ -63,8 +67,6 @@ func (p *Plan) dataName() string {
 	}
 	return filepath.Base(p.Data)
 }
-
-func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // cell writes an error for a table.
 func cell(v float64) string {
