@@ -213,7 +213,7 @@ func (o *experimentOptions) train(cmd *cobra.Command, plan *experiment.Plan) ([]
 					plan.Kind, i+1, len(plan.Networks), n.Arch, err, plan.Kind, o.out)
 			}
 		}
-		f, err := findingOf(n, dir)
+		f, err := findingOf(plan, n, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -251,11 +251,37 @@ func (o *experimentOptions) trainOne(cmd *cobra.Command, flags []string, dir str
 // interruptPatience is how long a run may take to store its state and end once it was interrupted.
 const interruptPatience = 2 * time.Minute
 
+// sameRun compares a run with what the plan would have trained: somebody else may have put it there, as the runs of a cluster are.
+func sameRun(plan *experiment.Plan, n experiment.Network, run *runfolder.Run) error {
+	want := newSettings()
+	flags := plan.Flags(n)
+	want.flags.ParseErrorsAllowlist.UnknownFlags = true // those of train alone
+	if err := want.flags.Parse(flags); err != nil {
+		return err
+	}
+	if _, err := applyRecipe(want); err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range []string{"recipe", "arch", "seed", "batch", "replica-batch", "lr", "schedule", "warmup", "momentum", "weight-decay", "augment", "precision", "wire"} {
+		if w, has := want.flags.Lookup(name).Value.String(), run.Settings[name]; w != has {
+			errs = append(errs, fmt.Errorf("it was trained with --%s %q, not %q", name, has, w))
+		}
+	}
+	if want.steps > 0 && run.Steps != want.steps {
+		errs = append(errs, fmt.Errorf("it has %d steps, not %d", run.Steps, want.steps))
+	}
+	return errors.Join(errs...)
+}
+
 // findingOf reads what a run came to.
-func findingOf(n experiment.Network, dir string) (f experiment.Finding, err error) {
+func findingOf(plan *experiment.Plan, n experiment.Network, dir string) (f experiment.Finding, err error) {
 	run, err := runfolder.ReadRun(dir)
 	if err != nil {
 		return f, err
+	}
+	if err := sameRun(plan, n, run); err != nil {
+		return f, fmt.Errorf("the run in %s is not this experiment's: %w", dir, err)
 	}
 	rows, err := runfolder.ReadMetrics(filepath.Join(dir, runfolder.MetricsName))
 	if err != nil {

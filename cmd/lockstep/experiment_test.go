@@ -87,6 +87,27 @@ func TestExperimentOutlivesAKill(t *testing.T) {
 	}
 }
 
+// TestExperimentTakesRuns finds runs that were trained elsewhere, as those of a cluster are, and refuses those that are not the plan's.
+func TestExperimentTakesRuns(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	lockstep(t, 0, "train", "--recipe", "cifar-paper", "--arch", "cifar-resnet8", "--data", shared.images(), "--steps", "4", "--schedule", "steps:50%,75%", "--batch", "16",
+		"--replica-batch", "8", "--workers", "2", "--out", filepath.Join(out, "runs", "cifar-resnet8"))
+	depth := func(kind experiment.Kind, more ...string) []string {
+		args := append([]string{"experiment", string(kind), "--depths", "8", "--steps", "4", "--data", shared.images(), "--out", out}, more...)
+		return append(args, "--", "--batch", "16", "--replica-batch", "8", "--keep", "2")
+	}
+	lockstep(t, 1, depth(experiment.Depth, "--seed", "2")...).says("is not this experiment's", `--seed "1", not "2"`)
+	if err := os.Remove(filepath.Join(out, experiment.PlanName)); err != nil {
+		t.Fatal(err)
+	}
+	p := lockstep(t, 0, depth(experiment.Depth)...)
+	if strings.Contains(p.stderr(), "run 1 of 1") {
+		t.Error("it was trained again")
+	}
+	pictured(t, out, "curves", "depth")
+}
+
 // TestLayerResponses trains two networks and looks at them, and then at the same weights by their file.
 func TestLayerResponses(t *testing.T) {
 	t.Parallel()
