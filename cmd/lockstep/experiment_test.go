@@ -24,6 +24,9 @@ func tiny(kind experiment.Kind, out string, more ...string) []string {
 	return append(append(args, more...), "--", "--batch", "16", "--replica-batch", "8", "--eval-every", "4", "--checkpoint-every", "2")
 }
 
+// runsPatience is for an experiment, each of whose runs may take patience.
+const runsPatience = 4 * patience
+
 func readFile(t *testing.T, path ...string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(path...))
@@ -65,14 +68,14 @@ func TestExperimentOutlivesAKill(t *testing.T) {
 	lockstep(t, 1, tiny(experiment.Degradation, out, "--resume", "--seed", "9")...).says("was begun with other flags")
 	var r experimentReport
 	resumed := begin(t, nil, "experiment", "degradation", "--out", out, "--resume", "--json", "--workers", "2")
-	resumed.wait(0).lastLine(&r)
+	resumed.waitFor(0, runsPatience).lastLine(&r)
 	if strings.Contains(resumed.stderr(), "run 1 of 4") {
 		t.Error("the first network was trained again")
 	}
 	if len(r.Networks) != 4 || r.Networks[3].Network != "cifar-resnet14" || r.Networks[3].Steps != 12 {
 		t.Errorf("the report is %+v", r)
 	}
-	lockstep(t, 0, tiny(experiment.Degradation, whole)...)
+	begin(t, nil, tiny(experiment.Degradation, whole)...).waitFor(0, runsPatience)
 	for _, name := range []string{experiment.ResultsName, experiment.CurvesName} {
 		if got, want := readFile(t, out, name), readFile(t, whole, name); got != want {
 			t.Errorf("%s after a kill:\n%s\nundisturbed:\n%s", name, got, want)
