@@ -30,6 +30,8 @@ type Config struct {
 
 	// CheckpointEvery asks for a checkpoint after every multiple of so many steps; 0 means at the end only.
 	CheckpointEvery uint64
+	// CheckpointEvaluated also asks for one after every evaluation, so that the best state can be kept.
+	CheckpointEvaluated bool
 	// NoStore means that no state is ever asked for: the run keeps nothing.
 	NoStore bool
 	// Resumed is the checkpoint that training starts from, empty for a fresh run. It is what stays if nothing newer is written.

@@ -327,6 +327,7 @@ type Entry struct {
 	Epoch      *EpochEntry    `json:"epoch,omitempty"`
 	Plan       *Plan          `json:"plan,omitempty"`
 	Evaluation *Evaluation    `json:"evaluation,omitempty"` // counted and told to the schedule
+	Trained    *TrainedEntry  `json:"trained,omitempty"`    // before a plan, where the schedule learns from the training error
 	Stored     *Stored        `json:"stored,omitempty"`
 	Removal    *RemovalEntry  `json:"removal,omitempty"`
 	Verified   *VerifiedEntry `json:"verified,omitempty"`
@@ -334,6 +335,12 @@ type Entry struct {
 	Reference  *Reference     `json:"reference,omitempty"`
 	Dispute    *Dispute       `json:"dispute,omitempty"` // see there; settled if it has no claims
 	Drop       *Drop          `json:"drop,omitempty"`    // without a plan that goes back in memory; such a plan drops them too
+}
+
+// TrainedEntry holds the schedule's state after that many committed steps.
+type TrainedEntry struct {
+	Step     uint64          `json:"step"`
+	Schedule json.RawMessage `json:"schedule"`
 }
 
 // EpochEntry opens each coordinator's part of a journal.

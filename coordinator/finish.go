@@ -14,6 +14,10 @@ func (m *Machine) onStateArrived(w *member, s StateArrived) {
 		m.stateFailed(w, fmt.Sprintf("the state that worker %s sent has another hash than it reported", w.name))
 		return
 	}
+	if known && m.untold(s.Step) {
+		m.tell(false, "the checkpoint of step %d is left out: the step's report has not arrived yet", s.Step)
+		known = false
+	}
 	disputed := m.phase == pausing && m.ending.kind == endDispute
 	if !known || m.cfg.NoStore || disputed || s.Step <= m.stored() || slices.Contains(m.storing, s.Step) {
 		path := ""
@@ -65,6 +69,7 @@ func (m *Machine) onStored(s Stored) {
 		return
 	}
 	m.storing = slices.DeleteFunc(m.storing, func(step uint64) bool { return step == s.Step })
+	m.recordTrained(s.Step)
 	m.record(Entry{Stored: &s})
 	m.keep(s)
 	m.tell(false, "checkpoint of step %d written: %s", s.Step, s.Path)

@@ -131,6 +131,7 @@ func (m *Machine) publish(seats []seat, from uint64, anew bool) {
 	m.setWindow(&p)
 	leaving := m.install(p, seats)
 	m.enter(running)
+	m.recordTrained(from)
 	m.record(Entry{Plan: &p})
 	if p.Restore {
 		m.emit(Drop{p.FirstStep})
@@ -196,11 +197,14 @@ func (m *Machine) baseOf(w *member, from uint64) uint64 {
 // setWindow says how far a plan reaches: to the run's end, or to where something is to be learned on the way.
 func (m *Machine) setWindow(p *Plan) {
 	from, until := p.FirstStep, m.cfg.TotalSteps
-	if m.cfg.Schedule.NeedsEvaluation() {
+	if m.cfg.Evaluate && (m.cfg.Schedule.NeedsEvaluation() || m.cfg.Schedule.NeedsTraining()) { // so it learns in the order of steps
 		until = min(until, m.nextEvaluation(from))
 		if m.owesEvaluation(from) {
 			until = from
 		}
+	}
+	if m.cfg.Schedule.NeedsTraining() {
+		until = min(until, m.cfg.Schedule.blockEnd(from))
 	}
 	if p.Measure {
 		until = min(until, from+1) // what is measured then is of use for the rest
@@ -211,6 +215,9 @@ func (m *Machine) setWindow(p *Plan) {
 	p.CheckpointAfter, until = m.checkpointsOf(from, until)
 	p.EvaluateAfter, until = m.evaluationsOf(from, until)
 	p.CheckpointAfter = slices.DeleteFunc(p.CheckpointAfter, func(s uint64) bool { return s > until })
+	if m.cfg.CheckpointEvaluated && !m.cfg.NoStore {
+		p.CheckpointAfter = m.withEvaluated(p.CheckpointAfter, p.EvaluateAfter, from)
+	}
 	p.UntilStep = until
 	p.LearningRates = m.cfg.Schedule.Spans(from, max(until, from+1)) // an empty window has a rate too, for who looks
 }
@@ -232,6 +239,17 @@ func (m *Machine) checkpointsOf(from, until uint64) ([]uint64, uint64) {
 		}
 	}
 	return at, until
+}
+
+// withEvaluated adds the steps after from that are evaluated; the last step's state is stored in any case.
+func (m *Machine) withEvaluated(at, evaluated []uint64, from uint64) []uint64 {
+	for _, s := range evaluated {
+		if s > from && s < m.cfg.TotalSteps {
+			at = append(at, s)
+		}
+	}
+	slices.Sort(at)
+	return slices.Compact(at)
 }
 
 // install makes a plan the newest. It returns the members that are not in it.

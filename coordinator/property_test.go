@@ -25,11 +25,12 @@ func drawConfig(t *rapid.T) Config {
 	if schedule[0] == 'p' || rapid.Bool().Draw(t, "often") {
 		cfg.EvalEvery = Span{Value: 1, Unit: Epochs}
 	}
-	s, err := ParseSchedule(schedule, rapid.SampledFrom([]string{"", "2", "1e@0.001"}).Draw(t, "warm-up"), 0.1, Scale{cfg.StepsPerEpoch, cfg.TotalSteps})
+	s, err := ParseSchedule(schedule, rapid.SampledFrom([]string{"", "2", "1e@0.001", "error:50%@0.001,every=3", "error:45%@0.001,every=5"}).Draw(t, "warm-up"), 0.1, Scale{cfg.StepsPerEpoch, cfg.TotalSteps})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.Schedule = s
+	cfg.CheckpointEvaluated = rapid.Bool().Draw(t, "keep evaluated")
 	cfg.VerifyEvery = uint64(rapid.IntRange(0, 4).Draw(t, "verify"))
 	return cfg
 }

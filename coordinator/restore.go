@@ -54,6 +54,8 @@ func (m *Machine) replay(e Entry) error {
 		if i := slices.Index(m.plan.EvaluateAfter, e.Evaluation.Step); i >= m.counted {
 			m.counted = i + 1
 		}
+	case e.Trained != nil:
+		return m.replayTrained(e.Trained)
 	case e.Stored != nil:
 		m.newest = max(m.newest, e.Stored.Step)
 		m.redrop = nil

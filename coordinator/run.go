@@ -16,6 +16,7 @@ func (m *Machine) onStepReport(w *member, r StepReport) {
 		return
 	}
 	w.stale = false
+	m.trained(r)
 	if r.Step < w.steps {
 		return
 	}

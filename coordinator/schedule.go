@@ -40,6 +40,7 @@ type warmup struct {
 	length Span
 	start  float64 // rate of step 0; 0 means a tenth of the schedule's
 	hold   bool    // stay at start, then jump; otherwise rise in a straight line
+	until  untilError
 }
 
 // scheduleState is what training has taught the schedule. It is stored as JSON in checkpoints.
@@ -49,6 +50,8 @@ type scheduleState struct {
 	Best      *float64 `json:"best,omitempty"`      // lowest validation error that counted as an improvement
 	Bad       int      `json:"bad,omitempty"`       // evaluations since then, or since the last division
 	Drops     []uint64 `json:"drops,omitempty"`     // steps at which a plateau divided the rate
+	Tally     *tally   `json:"tally,omitempty"`     // of a warm-up by training error that is not over
+	Warmed    *uint64  `json:"warmed,omitempty"`    // step at which it was over
 }
 
 // LRSpan says that the rate is Value from FirstStep on, until the next span begins.
@@ -73,7 +76,9 @@ type LRSpan struct {
 //
 //	5e               a straight line from a tenth of the rate to the rate
 //	5e@0.01          a straight line from 0.01
-//	400@0.01,hold    0.01 for 400 steps, then the rate at once (the paper's start for its 110 layers)
+//	400@0.01,hold    0.01 for 400 steps, then the rate at once
+//	error:80%@0.01   0.01 until the training error is below 80 %, then the rate at once (the paper's start for its 110 layers); it
+//	                 is looked at after every 20 steps, over those, or as many as a further ,every=STEPS says
 //
 // Every fault is reported at once, with the item that it lies in.
 func ParseSchedule(schedule, warm string, base float64, scale Scale) (*Schedule, error) {
@@ -171,6 +176,9 @@ func (w *warmup) parse(text string) error {
 	if text == "" {
 		return nil
 	}
+	if rest, found := strings.CutPrefix(text, "error:"); found {
+		return w.parseUntilError(rest)
+	}
 	body, mode, hasMode := strings.Cut(text, ",")
 	length, start, hasStart := strings.Cut(body, "@")
 	var errs []error
@@ -215,6 +223,9 @@ func (s *Schedule) NeedsEvaluation() bool { return s.kind == Plateau }
 // LR is the learning rate of a step, numbered from 0.
 func (s *Schedule) LR(step uint64) float64 {
 	rate := s.rate(step)
+	if s.warm.until.below > 0 && (s.state.Warmed == nil || step < *s.state.Warmed) {
+		return s.warm.start
+	}
 	length := s.warm.length.Steps(s.scale)
 	if step >= length {
 		return rate
@@ -270,6 +281,9 @@ func (s *Schedule) nextChange(step uint64) uint64 {
 		}
 	}
 	consider(length)
+	if s.state.Warmed != nil {
+		consider(*s.state.Warmed)
+	}
 	for _, at := range s.at {
 		consider(at.Steps(s.scale))
 	}
@@ -332,6 +346,10 @@ func (s *Schedule) Restore(state json.RawMessage) error {
 	case st.Kind != s.kind:
 		return fmt.Errorf("the checkpoint was written under schedule %q, this run has %q: resume with the schedule it began with", st.Kind, s.kind)
 	case st.Best != nil && !(*st.Best >= 0 && *st.Best <= 1), st.Bad < 0, len(st.Drops) > maxDrops, !slices.IsSorted(st.Drops):
+		return fmt.Errorf("schedule state of the checkpoint makes no sense: %.200s", state)
+	case (st.Tally != nil || st.Warmed != nil) != (s.warm.until.below > 0) && (st.Tally != nil || st.Warmed != nil):
+		return fmt.Errorf("the checkpoint was written under a warm-up by training error, this run has none: resume with the warm-up it began with")
+	case st.Tally != nil && (st.Warmed != nil || st.Tally.Correct > st.Tally.Images):
 		return fmt.Errorf("schedule state of the checkpoint makes no sense: %.200s", state)
 	}
 	s.state = st

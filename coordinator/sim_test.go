@@ -70,6 +70,7 @@ func undisturbed(cfg Config) reference {
 			sum += gradient(state, step, r)
 		}
 		states = append(states, apply(state, sum, s.LR(step)))
+		s.ObserveTraining(step+1, 64, trainedRight(sum))
 		if probe.owesEvaluation(step + 1) {
 			e := Evaluation{Images: simImages, Correct1: correct(states[step+1])}
 			s.Observe(step+1, 1-e.Top1())
@@ -87,6 +88,9 @@ func correct(state uint64) uint64 {
 	}
 	return n
 }
+
+// trainedRight is how many of a step's 64 images were right.
+func trainedRight(sum uint64) uint64 { return mix(sum) % 65 }
 
 func newWorld(t *rapid.T, cfg Config) *world {
 	w := &world{

@@ -38,9 +38,10 @@ type simWorker struct {
 	judged   map[uint64]bool // steps evaluated under this plan
 	aborted  bool
 
-	inbox  []Action
-	outbox []Event
-	said   []Event // since the newest plan
+	inbox   []Action
+	welcome uint64 // connection that it was welcomed on: before, nothing is said over it, so that what was said on an earlier one comes first
+	outbox  []Event
+	said    []Event // since the newest plan
 }
 
 type keptStep struct {
@@ -113,7 +114,7 @@ func (w *simWorker) act() {
 		msg := w.inbox[0]
 		w.inbox = w.inbox[1:]
 		w.hear(msg)
-	case len(w.outbox) > 0 && w.bound && r.IntN(2) == 0:
+	case len(w.outbox) > 0 && w.bound && w.welcome == w.conn && r.IntN(2) == 0:
 		ev := w.outbox[0]
 		w.outbox, w.said = w.outbox[1:], append(w.said, ev)
 		w.world.step(ev)
@@ -161,14 +162,14 @@ func (r *simRing) breakBy(name string) {
 func (w *simWorker) hear(msg Action) {
 	switch msg := msg.(type) {
 	case Welcome:
-		w.epoch = msg.Epoch
+		w.epoch, w.welcome = msg.Epoch, w.conn
 		if msg.Reattached {
 			w.outbox, w.said = append(w.said, w.outbox...), nil
 			return
 		}
 		conn, bound, inbox := w.conn, w.bound, w.inbox
 		w.reset()
-		w.conn, w.bound, w.inbox = conn, bound, inbox
+		w.conn, w.bound, w.inbox, w.welcome = conn, bound, inbox, conn
 		if msg.PullState {
 			w.has, w.step, w.state = true, w.world.loaded.step, w.world.loaded.state
 			w.world.copied(w.state)
@@ -399,7 +400,7 @@ func (w *simWorker) commit(red *reduction, step uint64) {
 	w.given, w.stop = false, red.stop
 	w.active = !w.stop && done < w.plan.UntilStep || w.owes(done)
 	at := time.Unix(int64(step), 0)
-	r := StepReport{Worker: w.name, Step: done, Loss: 1, Images: 64, LR: lr, Start: at, End: at.Add(100 * time.Millisecond), Compute: time.Duration(1+w.world.rand.IntN(9)) * time.Millisecond,
+	r := StepReport{Worker: w.name, Step: done, Loss: 1, Images: 64, Correct1: trainedRight(red.sum), LR: lr, Start: at, End: at.Add(100 * time.Millisecond), Compute: time.Duration(1+w.world.rand.IntN(9)) * time.Millisecond,
 		Generation: w.plan.Generation, Sequence: w.plan.Sequence, Last: red.stop || done == w.plan.UntilStep, Behind: !w.has}
 	if !w.has {
 		w.kept = append(w.kept, keptStep{red.sum, lr})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/lockstep-ml/lockstep/checkpoint"
 	"github.com/lockstep-ml/lockstep/coordinator"
+	"github.com/lockstep-ml/lockstep/coordinator/journal"
 	"github.com/lockstep-ml/lockstep/coordinator/server"
 	"github.com/lockstep-ml/lockstep/internal/chaos"
 	"github.com/lockstep-ml/lockstep/internal/gossip"
@@ -39,6 +40,7 @@ type runOptions struct {
 	verify     uint64
 	assign     string // assignSpeed or assignEqual
 	keep       int
+	keepBest   bool
 	listen     string
 	control    string
 	handOver   bool // SIGTERM ends the coordinator, not the run
@@ -72,6 +74,7 @@ func (o *runOptions) addRunFlags(f *pflag.FlagSet) {
 	f.Uint64Var(&o.verify, "verify-every", 100, "steps between comparisons of the workers' states, to find bits that hardware got wrong; 0: never")
 	f.IntVar(&o.keep, "keep", 3, "checkpoints to keep")
 	o.source.add(f)
+	f.BoolVar(&o.keepBest, "keep-best", true, "store a checkpoint at every evaluation, and keep the best one by top-1 as best.ckpt")
 	f.String(configFlag, "", "YAML file with any of these settings by name")
 	f.StringVar(&o.otlp, "otlp", "", "HOST:PORT of an OpenTelemetry collector (Jaeger, port 4317) for traces")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object as the last line")
@@ -162,6 +165,9 @@ func coordinate(cmd *cobra.Command, o *runOptions, c crew) error {
 	out.begin(p, o)
 	res, err := serveRun(ctx, o, p, c, out)
 	out.end()
+	if !errors.Is(err, errHandedOver) && !errors.Is(err, journal.ErrFenced) { // else another coordinator has the folder
+		err = errors.Join(err, p.folder.finish(res, err), p.folder.best.err())
+	}
 	var interrupted *coordinator.InterruptedError
 	if errors.As(err, &interrupted) && p.damaged.over.Err() != nil {
 		err = fmt.Errorf("%w: %w", errTooManyDamaged, err)
@@ -198,7 +204,10 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 	}
 	cfg := serverConfig(o, p, c, name, listener, node, tele, log)
 	var begun atomic.Bool // a step was done, so every worker had joined
-	cfg.Evaluated = out.evaluated
+	cfg.Evaluated = func(e coordinator.Evaluation) {
+		p.folder.evaluated(e)
+		out.evaluated(e)
+	}
 	cfg.Progress = func(g coordinator.Progress) {
 		begun.Store(begun.Load() || g.Event == "")
 		out.step(g)
@@ -208,6 +217,7 @@ func serveRun(ctx context.Context, o *runOptions, p *prepared, c crew, out *prog
 		return res, errors.Join(err, listener.Close())
 	}
 	defer context.AfterFunc(p.damaged.over, func() { s.Interrupt(p.damaged.reason()) })()
+	defer p.folder.locate(s)
 	if c == nil {
 		out.event("workers join with: lockstep worker --join " + node.Addr())
 		return runUntilTold(ctx, s, o.handOver)
@@ -265,7 +275,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 	if m.Resumed == "" {
 		m.Resumed = filepath.Join(checkpointDir(o.out), checkpoint.FileName(0))
 	}
-	m.Evaluate = p.hasTest
+	m.Evaluate, m.CheckpointEvaluated = p.hasTest, o.keepBest
 	m.EvalEvery, _ = coordinator.ParseSpan(p.settings.evalEvery) // validated before
 	m.Version, m.Settings, m.FixedCrew = buildVersion(), p.settings.values(), c != nil
 	m.DataFingerprint, m.DataSummary = p.record.Data, p.summary
@@ -280,6 +290,7 @@ func serverConfig(o *runOptions, p *prepared, c crew, name string, l net.Listene
 		row := ledger.Row{Step: r.Step, Generation: r.Generation, Images: r.Images}
 		copy(row.Sums[:], r.Samples)
 		p.ledger.Add(row)
+		p.folder.trained(r)
 	}
 	cfg.Skipped = p.damaged.add
 	cfg.StepObserver = func(s coordinator.StepDone) {

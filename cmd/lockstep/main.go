@@ -75,6 +75,6 @@ were, how many threads they had, or what was interrupted and resumed.`,
 		Version:       buildVersion(),
 	}
 	cmd.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), statusCommand(), evalCommand(), predictCommand(), modelCommand(),
-		checkpointCommand(), dataCommand(), benchCommand(), simulateCommand(), certsCommand(), soakCommand())
+		checkpointCommand(), dataCommand(), benchCommand(), simulateCommand(), certsCommand(), soakCommand(), experimentCommand())
 	return cmd
 }

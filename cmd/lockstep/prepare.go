@@ -54,7 +54,10 @@ type prepared struct {
 	ledger   *ledger.Writer
 	damaged  *damagedLog
 	noting   sync.Mutex
+	folder   *folder
 	notes    []string // for people, before training begins
+
+	overruled []string // settings that the recipe would have otherwise
 }
 
 // prepare reads settings, data and checkpoints, and makes the state that training starts from.
@@ -65,12 +68,15 @@ func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
 		return nil, err
 	}
 	if p.resumed == "" {
+		if p.overruled, err = applyRecipe(p.settings); err != nil {
+			return nil, err
+		}
 		applySampleRecipe(p.settings)
 	}
 	if err := errors.Join(p.settings.validate(), p.settings.absolute()); err != nil {
 		return nil, err
 	}
-	if err := p.openData(ctx, resume, o.source.options(p.note)); err != nil {
+	if err := p.openData(ctx, resume, o.source.options(p.warn)); err != nil {
 		return nil, err
 	}
 	if err := p.plan(resume); err != nil {
@@ -79,7 +85,11 @@ func prepare(ctx context.Context, o *runOptions) (*prepared, error) {
 	if err := p.claim(o); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	if err := p.start(ctx, resume); err != nil {
+	err = p.start(ctx, resume)
+	if err == nil {
+		err = p.folder.begin(p, o)
+	}
+	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
@@ -153,7 +163,7 @@ func (p *prepared) claim(o *runOptions) (err error) {
 		if err := os.Rename(dir, aside); err != nil {
 			return fmt.Errorf("setting the run before this one aside: %w", err)
 		}
-		p.notes = append(p.notes, fmt.Sprintf("%s held a run already: its checkpoints are now in %s (--resume goes on with a run)", o.out, aside))
+		p.note(fmt.Sprintf("%s held a run already: its checkpoints are now in %s (--resume goes on with a run)", o.out, aside))
 	}
 	if err := p.openJournal(o); err != nil {
 		return err
@@ -162,6 +172,9 @@ func (p *prepared) claim(o *runOptions) (err error) {
 		return err
 	}
 	if err := p.openDamaged(o); err != nil {
+		return err
+	}
+	if p.folder, err = p.openFolder(o); err != nil {
 		return err
 	}
 	return p.openStore(o)
@@ -176,6 +189,9 @@ func (p *prepared) close() error {
 	if p.damaged != nil {
 		p.damaged.end()
 		errs = append(errs, p.damaged.Sync())
+	}
+	if p.folder != nil {
+		errs = append(errs, p.folder.metrics.Close())
 	}
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
@@ -250,7 +266,7 @@ func (p *prepared) openStore(o *runOptions) error {
 		return err
 	}
 	for _, f := range store.Cleaned() {
-		p.notes = append(p.notes, "removed a half-written checkpoint: "+f)
+		p.note("removed a half-written checkpoint: " + f)
 	}
 	p.store = &runStore{store: store, dir: opts.Dir}
 	return nil
@@ -287,12 +303,22 @@ func (p *prepared) openData(ctx context.Context, resume *checkpoint.Checkpoint, 
 	return nil
 }
 
-// note takes what is for people, and no reason to stop.
-func (p *prepared) note(err error) {
+// note takes what is for people, and no reason to stop. It may run concurrently.
+func (p *prepared) note(texts ...string) {
 	p.noting.Lock()
 	defer p.noting.Unlock()
-	p.notes = append(p.notes, err.Error())
+	p.notes = append(p.notes, texts...)
 }
+
+// noted gives the notes so far.
+func (p *prepared) noted() []string {
+	p.noting.Lock()
+	defer p.noting.Unlock()
+	return slices.Clone(p.notes)
+}
+
+// warn notes an error that passes.
+func (p *prepared) warn(err error) { p.note(err.Error()) }
 
 // plan works out the run's length and learning rates.
 func (p *prepared) plan(resume *checkpoint.Checkpoint) error {
@@ -319,7 +345,7 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 	if p.store.record, err = json.Marshal(p.record); err != nil {
 		return err
 	}
-	p.store.table, p.store.ledger, p.store.damaged = table, p.ledger, p.damaged
+	p.store.table, p.store.ledger, p.store.damaged, p.store.folder = table, p.ledger, p.damaged, p.folder
 	if resume != nil {
 		p.initial, err = resume.Snapshot(table)
 		return err
@@ -335,7 +361,7 @@ func (p *prepared) start(ctx context.Context, resume *checkpoint.Checkpoint) (er
 		if p.initial, notes, err = w.start(p.network, p.settings.seed); err != nil {
 			return err
 		}
-		p.notes = append(p.notes, notes...)
+		p.note(notes...)
 	}
 	_, err = p.store.Put(ctx, p.initial, server.Meta{Hash: p.initial.Hash(), Schedule: p.schedule.MarshalState()})
 	return err
@@ -349,6 +375,7 @@ type runStore struct {
 	record  json.RawMessage
 	ledger  *ledger.Writer // made safe with each checkpoint, as is the next
 	damaged *damagedLog
+	folder  *folder // likewise its metrics
 }
 
 // Put implements server.Store.
@@ -367,7 +394,13 @@ func (r *runStore) Put(ctx context.Context, s *snapshot.Snapshot, meta server.Me
 	if err := r.damaged.Sync(); err != nil {
 		return "", fmt.Errorf("the list of damaged images: %w", err)
 	}
+	if err := r.folder.metrics.Sync(); err != nil {
+		return "", fmt.Errorf("the run's metrics: %w", err)
+	}
 	path, err := r.store.Save(ctx, c)
+	if path != "" {
+		r.folder.best.keep(s.Step, path)
+	}
 	var prune *checkpoint.PruneError
 	if errors.As(err, &prune) && path != "" {
 		return path, nil // the new one is safe; the old ones show in checkpoint ls
@@ -389,7 +422,9 @@ func (r *runStore) Get(ctx context.Context, path string) (*snapshot.Snapshot, er
 }
 
 // Drop implements server.Store.
-func (r *runStore) Drop(after uint64) error { return r.store.Drop(after) }
+func (r *runStore) Drop(after uint64) error {
+	return errors.Join(r.store.Drop(after), r.folder.best.drop(after))
+}
 
 // runName tells a run from any other, so that stray processes of an earlier one are refused. A run that is gone on with keeps its name:
 // its workers may still be there.

@@ -42,13 +42,16 @@ func (p *progressPrinter) begin(r *prepared, o *runOptions) {
 	p.event(fmt.Sprintf("%s on %s (%s)", s.arch, source.Clean(s.data), r.summary))
 	p.event(fmt.Sprintf("%d steps (%.1f epochs) of %d images in %d replicas, %d workers, LR %g %s, seed %d; output in %s",
 		r.total, float64(r.total)/r.perEpoch, s.batch, s.replicas(), o.workers, s.lr, strings.TrimSpace(s.schedule+" "+s.warmup), s.seed, o.out))
+	for _, line := range s.describe(r.overruled) {
+		p.event(line)
+	}
 	switch {
 	case len(r.gossipers()) > 0:
 		p.event(fmt.Sprintf("the run may still have workers, to go on with; if none comes back, it resumes from %s", r.resumed))
 	case r.resumed != "":
 		p.event(fmt.Sprintf("resuming after step %d from %s", r.initial.Step, r.resumed))
 	}
-	for _, n := range r.notes {
+	for _, n := range r.noted() {
 		p.event("note: " + n)
 	}
 }

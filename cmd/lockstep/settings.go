@@ -27,6 +27,7 @@ import (
 type settings struct {
 	flags *pflag.FlagSet
 
+	recipe                         string
 	arch, data, augment, precision string
 	mean, std                      numbers
 	classes, resolution            int
@@ -54,6 +55,7 @@ func newSettings() *settings {
 	s := &settings{flags: pflag.NewFlagSet("settings", pflag.ContinueOnError)}
 	f := s.flags
 	f.SortFlags = false
+	f.StringVar(&s.recipe, "recipe", "", "published settings, each of which a flag overrules: "+recipeNames())
 	f.StringVar(&s.arch, "arch", "cifar-resnet20", "network: "+resnet.Grammar)
 	f.StringVar(&s.data, "data", shard.Builtin, "data set, on this machine or at a URL (https, s3, gs): a folder, archive or shards of train/CLASS/IMAGE and test/CLASS/IMAGE, the CIFAR-10 binary files, builtin, or synthetic[:HxW[:CLASSES[:IMAGES]]] (noise that costs nothing, to compare with)")
 	f.StringVar(&s.valData, "val-data", "", "where the images to evaluate on lie, if that is not in --data")
@@ -64,7 +66,7 @@ func newSettings() *settings {
 	f.Uint64Var(&s.seed, "seed", 1, "seed of initialisation, order and augmentation")
 	f.Float64Var(&s.lr, "lr", 0.1, "learning rate before the schedule divides it")
 	f.StringVar(&s.schedule, "schedule", "constant", "learning-rate schedule: "+scheduleHelp)
-	f.StringVar(&s.warmup, "warmup", "", "linear warm-up in front of the schedule: "+warmupHelp)
+	f.StringVar(&s.warmup, "warmup", "", "warm-up in front of the schedule: "+warmupHelp)
 	f.Float64Var(&s.momentum, "momentum", 0.9, "momentum of SGD")
 	f.Float64Var(&s.weightDecay, "weight-decay", 1e-4, "weight decay, on every parameter")
 	f.StringVar(&s.precision, "precision", string(core.FP32), precisionHelp)
@@ -88,7 +90,7 @@ func newSettings() *settings {
 const (
 	precisionHelp = "arithmetic of the engine: fp32, or bf16 for activations, their gradients and weights in 16 bits, with sums and updates in float32"
 	scheduleHelp  = "constant, steps:AT,AT (divide by 10 at each AT: a step, 30e for epochs, 60% of the run), or plateau[:patience=5,threshold=0] (divide by 10 when the validation error stands still)"
-	warmupHelp    = "LENGTH[@RATE][,hold], e.g. 5e, 400@0.01, or 400@0.01,hold"
+	warmupHelp    = "LENGTH[@RATE][,hold], e.g. 5e, 400@0.01, or 400@0.01,hold; or error:80%@RATE[,every=20], RATE until the training error over that many steps is below 80 %"
 )
 
 // values gives every setting as text.

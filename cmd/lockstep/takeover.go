@@ -48,7 +48,7 @@ func (p *prepared) openJournal(o *runOptions) (err error) {
 		return err
 	}
 	if p.history.Cut > 0 {
-		p.notes = append(p.notes, fmt.Sprintf("%s ended in %d bytes of a record that was never finished; they are cut off", path, p.history.Cut))
+		p.note(fmt.Sprintf("%s ended in %d bytes of a record that was never finished; they are cut off", path, p.history.Cut))
 	}
 	return nil
 }
@@ -62,7 +62,7 @@ func (p *prepared) setAside(path string) error {
 	if err != nil {
 		return err
 	}
-	p.notes = append(p.notes, fmt.Sprintf("what an earlier run wrote to %s is now in %s", path, aside))
+	p.note(fmt.Sprintf("what an earlier run wrote to %s is now in %s", path, aside))
 	return os.Rename(path, aside)
 }
 

@@ -188,6 +188,15 @@ func (e *Engine[F]) Eval(b core.Batch, logits []F) error {
 	return nil
 }
 
+// Output gives what the newest pass left as a node's output for its n images, [n, C, H, W]. It is the engine's own memory, which the
+// next pass overwrites. Nothing is fused here, so every node has one.
+func (e *Engine[F]) Output(node, n int) []F {
+	if e.closed {
+		return nil
+	}
+	return e.out[node][:n*e.shapes[node].Len()]
+}
+
 // Close implements core.Engine. It lets go of the memory; there are no threads between calls.
 func (e *Engine[F]) Close() error {
 	e.closed = true
