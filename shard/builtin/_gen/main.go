@@ -48,7 +48,8 @@ func run(in, out string) error {
 
 // add draws one split's images and appends them in the data set's order.
 func add(c *builtin.Container, s int, split, in string) error {
-	ds, err := shard.Open(context.Background(), shard.Options{Path: in, Split: split})
+	ctx := context.Background()
+	ds, err := shard.Open(ctx, shard.Options{Path: in, Split: split})
 	if err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func add(c *builtin.Container, s int, split, in string) error {
 		}
 		slices.Sort(picked)
 		for _, i := range picked {
-			if err := addImage(c, s, ds, i); err != nil {
+			if err := addImage(ctx, c, s, ds, i); err != nil {
 				return err
 			}
 		}
@@ -86,8 +87,8 @@ func scanStart(b []byte) int {
 	return min(len(b), at+2+int(b[at+2])<<8+int(b[at+3]))
 }
 
-func addImage(c *builtin.Container, s int, ds *shard.Dataset, i int) error {
-	b, err := ds.Read(i, nil)
+func addImage(ctx context.Context, c *builtin.Container, s int, ds *shard.Dataset, i int) error {
+	b, err := ds.Read(ctx, i, nil)
 	if err != nil {
 		return err
 	}
