@@ -34,7 +34,7 @@ func TestBadSettings(t *testing.T) {
 		{[]string{"--epochs", "2"}, []string{"--steps", "--epochs"}},
 		{[]string{"--classes", "2"}, []string{"--classes 2", "3"}},
 		{[]string{"--init", filepath.Join(dir, "none.safetensors")}, []string{filepath.Join(dir, "none.safetensors")}},
-		{[]string{"--init", file}, []string{file, ".safetensors", ".ckpt"}},
+		{[]string{"--init", file}, []string{file, "none of safetensors", ".ckpt"}},
 		{[]string{"--resume"}, []string{"--out"}},
 		{[]string{"--resume", "--out", filepath.Join(dir, "none")}, []string{"cannot resume", filepath.Join(dir, "none")}},
 		{[]string{"--steps", "x"}, []string{"--steps", `"x"`}},

@@ -56,7 +56,7 @@ func openWeights(ctx context.Context, path string) (*weightsFile, error) {
 	case len(head) > 8 && head[8] == '{':
 		w.arrays, w.meta, err = checkpoint.LoadSafetensors(vfs.OS{}, path, checkpoint.DefaultMaxBytes)
 	default:
-		err = fmt.Errorf("weights %s: the file is none of safetensors, .pth (of torch.save) and .ckpt: it begins with % x", path, head)
+		err = fmt.Errorf("weights %s: the file is none of safetensors, .pth (of torch.save) and .ckpt: it begins with % x; name a file of weights, or a run's folder", path, head)
 	}
 	if err != nil {
 		return nil, err
